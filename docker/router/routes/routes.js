@@ -1,0 +1,70 @@
+// Rendered from models.toml by `python -m orchestrator render`. Changes made here are lost.
+export default {
+  "services": {
+    "qwen-14b": "qwen-14b",
+    "Qwen/Qwen2.5-14B-Instruct": "qwen-14b",
+    "deepseek-14b": "deepseek-14b",
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": "deepseek-14b",
+    "qwen-32b-awq": "qwen-32b-awq",
+    "Qwen/Qwen2.5-32B-Instruct-AWQ": "qwen-32b-awq",
+    "qwq-32b-awq": "qwq-32b-awq",
+    "Qwen/QwQ-32B-AWQ": "qwq-32b-awq",
+    "demo": "demo"
+  },
+  "models": [
+    {
+      "id": "qwen-14b",
+      "object": "model",
+      "created": 0,
+      "owned_by": "tandem",
+      "root": "Qwen/Qwen2.5-14B-Instruct",
+      "max_model_len": 16384,
+      "aliases": [
+        "Qwen/Qwen2.5-14B-Instruct"
+      ]
+    },
+    {
+      "id": "deepseek-14b",
+      "object": "model",
+      "created": 0,
+      "owned_by": "tandem",
+      "root": "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B",
+      "max_model_len": 32768,
+      "aliases": [
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"
+      ]
+    },
+    {
+      "id": "qwen-32b-awq",
+      "object": "model",
+      "created": 0,
+      "owned_by": "tandem",
+      "root": "Qwen/Qwen2.5-32B-Instruct-AWQ",
+      "max_model_len": 16384,
+      "aliases": [
+        "Qwen/Qwen2.5-32B-Instruct-AWQ"
+      ]
+    },
+    {
+      "id": "qwq-32b-awq",
+      "object": "model",
+      "created": 0,
+      "owned_by": "tandem",
+      "root": "Qwen/QwQ-32B-AWQ",
+      "max_model_len": 16384,
+      "aliases": [
+        "Qwen/QwQ-32B-AWQ"
+      ]
+    },
+    {
+      "id": "demo",
+      "object": "model",
+      "created": 0,
+      "owned_by": "tandem",
+      "root": "./docker/demo/model",
+      "max_model_len": 1024,
+      "aliases": []
+    }
+  ],
+  "digest": "689b2c383eec949a"
+};

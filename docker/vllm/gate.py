@@ -1,0 +1,36 @@
+"""The server's entrypoint: sees that the weights are there, then becomes `vllm serve`."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOTS = (Path("/models"), Path("/local"))
+
+
+def missing_weights(argv: list[str]) -> str | None:
+    """Say what is missing when argv serves a folder that holds no model; None when it may start."""
+    if argv[:2] != ["vllm", "serve"] or len(argv) < 3:
+        return None
+    folder = Path(argv[2])
+    if not any(folder.is_relative_to(root) for root in ROOTS):
+        return None  # by its id: vLLM fetches the model itself
+    if not (folder / "config.json").is_file():
+        return f"weights missing: {folder} holds no config.json"
+    closed = [str(path) for path in sorted(folder.rglob("*")) if not os.access(path, os.R_OK)]
+    if closed:
+        return f"Permission denied: '{closed[0]}' and {len(closed) - 1} more files"
+    return None
+
+
+def main(argv: list[str]) -> int:
+    """Become argv; return 1 instead when it cannot work."""
+    fault = missing_weights(argv)
+    if fault:
+        print(f"tandem: {fault}", file=sys.stderr, flush=True)
+        return 1
+    print("tandem: starting " + " ".join(argv), flush=True)
+    return os.execvp(argv[0], argv)  # noqa: S606 (the container's own command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

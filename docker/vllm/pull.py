@@ -1,0 +1,88 @@
+"""Pulls one model from ModelScope into the shared volume: pull.py ORG/NAME REVISION.
+
+A model that was pulled whole has a manifest, so that a start needs no hub. What was fetched before an interruption
+is kept: the client goes on from there.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+MODELS = Path("/models")
+MANIFEST = ".tandem-manifest.json"
+
+
+def complete(folder: Path, revision: str) -> bool:
+    """Say whether folder holds every file that its manifest names, at its size, for this revision."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return manifest["revision"] == revision and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in manifest["files"].items()
+    )
+
+
+def write_manifest(folder: Path, revision: str) -> None:
+    """Record the files of folder and their sizes (bytes), in one step."""
+    files = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and ".tmp" not in path.parts and "._____temp" not in path.parts
+    }
+    new = folder / (MANIFEST + ".new")
+    new.write_text(json.dumps({"revision": revision, "files": files}, indent=1))
+    new.replace(folder / MANIFEST)
+
+
+def download(model: str, revision: str, folder: Path) -> None:
+    """Fetch model at revision into folder with ModelScope's client; a line of progress at most every 5 s.
+
+    Raises what the client raises.
+    """
+    from modelscope.hub.callback import ProgressCallback
+    from modelscope.hub.snapshot_download import snapshot_download
+
+    said = [time.monotonic()]
+
+    class Line(ProgressCallback):
+        fetched = 0
+
+        def update(self, size: int) -> None:
+            self.fetched += size
+            now = time.monotonic()
+            if now - said[0] > 5:
+                said[0] = now
+                percent = 100 * self.fetched / self.file_size if self.file_size else 0
+                print(
+                    f"tandem: pulling {self.filename}: {percent:.0f}% of {self.file_size / 2**20:.0f} MiB", flush=True
+                )
+
+        def end(self) -> None:
+            print(f"tandem: pulled {self.filename}", flush=True)
+
+    snapshot_download(model, revision=revision, local_dir=str(folder), progress_callbacks=[Line])
+
+
+def main(model: str, revision: str) -> int:
+    """Return 0 when the whole model is in the volume, 1 after one line that says why not."""
+    folder = MODELS / model
+    if complete(folder, revision):
+        print(f"tandem: {model} is complete", flush=True)
+        return 0
+    print(f"tandem: pulling {model} ({revision})", flush=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        download(model, revision, folder)
+        write_manifest(folder, revision)
+    except Exception as error:  # noqa: BLE001 (the client raises errors of many libraries; each ends as one line)
+        reason = str(error).strip() or "no reason given"
+        print(f"tandem: could not pull {model}: {type(error).__name__}: {reason.splitlines()[-1]}", file=sys.stderr)
+        return 1
+    print(f"tandem: {model} is complete", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

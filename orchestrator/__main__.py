@@ -1,0 +1,22 @@
+"""`python -m orchestrator`: turns expected errors into a line and an exit code; a bug keeps its traceback."""
+
+import sys
+
+from orchestrator.errors import TandemError
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    from orchestrator.cli import app
+
+    try:
+        app(prog_name="tandem" if sys.argv[0].endswith("tandem") else "python -m orchestrator", standalone_mode=True)
+    except TandemError as error:
+        for line in str(error).splitlines():
+            print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""The commands: reads arguments, calls the parts in order, prints what came of it."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.engine import Engine
+    from orchestrator.plan import Operation
+    from orchestrator.profiles import Profile
+    from orchestrator.project import Project
+
+app = typer.Typer(
+    help="Serve any of the models in models.toml, by name, behind one OpenAI-compatible address.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Name = Annotated[str, typer.Argument(help="A profile of models.toml, or a name that clients send.")]
+OptionalName = Annotated[
+    str | None,
+    typer.Argument(
+        help="A profile; by default that of COMPOSE_PROFILES, else the first that fits this machine's GPUs."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@dataclass
+class _Options:
+    env_files: list[Path]
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    env_file: Annotated[
+        list[Path] | None,
+        typer.Option(help="Settings from this file in place of .env, as with docker compose; may be given again."),
+    ] = None,
+) -> None:
+    context.obj = _Options(env_file or [])
+    # A stop from outside ends as cleanly as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _project(context: typer.Context) -> "Project":
+    from orchestrator import project
+
+    folder = project.find(Path.cwd())
+    return project.load(folder, [path.absolute() for path in context.obj.env_files], os.environ)
+
+
+def _engine(whole: "Project") -> "Engine":
+    from orchestrator.engine import Engine
+
+    return Engine(whole.folder, whole.settings.project, os.environ)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.command()
+def check(context: typer.Context, as_json: Json = False) -> None:
+    """Check models.toml and this machine's settings; say everything that is wrong."""
+    whole = _project(context)
+    if as_json:
+        print(json.dumps({"profiles": list(whole.profiles), "problems": []}))
+    else:
+        print(f"models.toml: {len(whole.profiles)} profiles, nothing wrong: {', '.join(whole.profiles)}")
+
+
+@app.command()
+def render(
+    context: typer.Context,
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 with a diff if a file is stale.")
+    ] = False,
+) -> None:
+    """Write the files that follow from models.toml."""
+    from orchestrator import project
+
+    whole = _project(context)
+    stale = project.stale(whole.folder, whole.rendered())
+    if only_check:
+        for file in stale:
+            sys.stdout.writelines(project.diff(whole.folder, file))
+        if stale:
+            raise typer.Exit(1)
+        return
+    project.write(whole.folder, stale)
+    for file in stale:
+        print(f"{'wrote' if file.text else 'removed'} {file.path}")
+    if not stale:
+        print("everything is up to date")
+
+
+def _target(whole: "Project", name: str | None) -> "Profile":
+    from orchestrator import host
+    from orchestrator.errors import TandemError
+    from orchestrator.plan import default_profile
+
+    named = whole.settings.profiles
+    chosen = name or default_profile(whole.profiles, named, 0 if named else host.gpus())
+    if chosen is None:
+        why = f"COMPOSE_PROFILES names {', '.join(named)}" if named else "no profile fits this machine's GPUs"
+        raise TandemError(f"Which profile? {why}; name one of: {', '.join(whole.profiles)}")
+    return whole.profile(chosen)
+
+
+def _plan(whole: "Project", engine: "Engine", target: "Profile") -> "list[Operation]":
+    from orchestrator.observe import observe
+    from orchestrator.plan import plan
+    from orchestrator.render.routes import table
+
+    digest = table(whole.profiles.values())["digest"]
+    return plan(target, observe(whole, engine), whole.images(target), digest)
+
+
+@app.command("plan")
+def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show what `up NAME` would do, and why. Does nothing."""
+    whole = _project(context)
+    operations = _plan(whole, _engine(whole), whole.profile(name))
+    if as_json:
+        print(json.dumps([asdict(operation) for operation in operations]))
+    else:
+        print("\n".join(map(str, operations)) or f"{name} is ready: nothing to do")
+
+
+@app.command()
+def build(context: typer.Context, name: OptionalName = None) -> None:
+    """Build the images that a profile needs."""
+    from orchestrator import builder, project
+
+    whole = _project(context)
+    target = _target(whole, name)
+    project.write(whole.folder, project.stale(whole.folder, whole.rendered()))
+    builder.build(whole, _engine(whole), whole.images(target), _say)
+    print("\n".join(whole.images(target).values()))
+
+
+@app.command()
+def up(context: typer.Context, name: OptionalName = None, as_json: Json = False) -> None:
+    """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
+    from orchestrator import project, report, view
+    from orchestrator.executor import Executor
+
+    whole = _project(context)
+    target = _target(whole, name)
+    engine = _engine(whole)
+    engine.check()
+    stale = project.stale(whole.folder, whole.rendered())
+    if stale:
+        _say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
+        project.write(whole.folder, stale)
+    shown = view.choose(os.environ.get("TERM"))
+    executor = Executor(whole, engine, shown)
+    try:
+        executor.run(target, _plan(whole, engine, target))
+    except KeyboardInterrupt:
+        shown.close()
+        _say("interrupted")
+        executor.abandon()
+        _say(report.running(engine.containers()))
+        raise typer.Exit(130) from None
+    finally:
+        shown.close()
+    print(json.dumps(report.ready_json(whole, target)) if as_json else report.ready(whole, target))
+
+
+@app.command()
+def down(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Only this profile; by default everything.")] = None,
+) -> None:
+    """Stop and remove the containers; weights, caches and images stay."""
+    from orchestrator import commands, report
+
+    whole = _project(context)
+    engine = _engine(whole)
+    files = whole.settings.env_files
+    if name is None:
+        engine.run(commands.down(files))
+    else:
+        profile = whole.profile(name).name
+        present = [service for service in (profile, f"pull-{profile}") if service in engine.containers()]
+        if present:
+            engine.run(commands.remove(files, present))
+    print(report.running(engine.containers()))
+
+
+@app.command()
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """Show each profile: its state, GPUs, since when, and the address."""
+    from orchestrator import report
+
+    whole = _project(context)
+    containers = _engine(whole).containers()
+    print(json.dumps(report.status_json(whole, containers), indent=2) if as_json else report.status(whole, containers))
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A profile, or router.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as new lines come.")] = False,
+    tail: Annotated[str, typer.Option(help="How many of the last lines, or all.")] = "200",
+) -> None:
+    """Show a server's log."""
+    from orchestrator import commands
+    from orchestrator.errors import TandemError
+
+    whole = _project(context)
+    containers = _engine(whole).containers()
+    service = name if name in containers else whole.profile(name).name
+    container = containers.get(service) or containers.get(f"pull-{service}")
+    if container is None:
+        raise TandemError(f"{name} has no container, so no log. Start it: python -m orchestrator up {name}")
+    argv = commands.logs(container.name, follow=follow, tail=tail)
+    os.execvp(argv[0], argv)  # noqa: S606 (argv is built by us; Ctrl-C and pipes are docker's to handle)

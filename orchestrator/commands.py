@@ -1,0 +1,55 @@
+"""Builds the command lines of Docker's CLI. Pure: it returns argv and runs nothing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+EVERY_PROFILE = "*"
+
+
+def _compose(env_files: Iterable[Path], *profiles: str) -> list[str]:
+    argv = ["docker", "compose"]
+    for path in env_files:
+        argv += ["--env-file", str(path)]
+    for profile in profiles:
+        argv += ["--profile", profile]
+    return argv
+
+
+def build(env_files: Iterable[Path], services: Iterable[str]) -> list[str]:
+    """Build the images of services, a line of progress at a time."""
+    return [*_compose(env_files, EVERY_PROFILE), "--progress", "plain", "build", *services]
+
+
+def up(env_files: Iterable[Path], profile: str, services: Iterable[str]) -> list[str]:
+    """Create and start services of one profile; images are built before, so that a missing one is an error here."""
+    return [
+        *_compose(env_files, profile),
+        "--progress",
+        "plain",
+        "up",
+        "-d",
+        "--no-build",
+        "--pull",
+        "never",
+        *services,
+    ]
+
+
+def down(env_files: Iterable[Path]) -> list[str]:
+    """Stop and remove every container and network of the project; volumes stay."""
+    return [*_compose(env_files, EVERY_PROFILE), "--progress", "plain", "down", "--remove-orphans"]
+
+
+def remove(env_files: Iterable[Path], services: Iterable[str]) -> list[str]:
+    """Stop and remove the containers of services."""
+    return [*_compose(env_files, EVERY_PROFILE), "--progress", "plain", "rm", "-s", "-f", *services]
+
+
+def hashes(env_files: Iterable[Path]) -> list[str]:
+    """Print Compose's config hash of every service, a line each."""
+    return [*_compose(env_files, EVERY_PROFILE), "config", "--hash", "*"]
+
+
+def logs(container: str, *, follow: bool, tail: str) -> list[str]:
+    """Show a container's log."""
+    return ["docker", "logs", "--tail", tail, *(["--follow"] if follow else []), container]

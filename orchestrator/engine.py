@@ -1,0 +1,205 @@
+"""The one module that talks to Docker: the Engine through its SDK, Compose and buildx through Docker's CLI."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestrator.errors import TandemError
+from orchestrator.states import Container
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+NOT_RUNNING = (
+    "Docker does not answer. Start it ('sudo systemctl start docker', or Docker Desktop); "
+    "scripts/up installs and starts it."
+)
+NOT_ALLOWED = "Docker's socket may not be used by this user. Run 'sudo usermod -aG docker $USER', then log in again."
+# Seconds that the daemon may take for one answer; starting a container may take long on a busy disk.
+TIMEOUT = 60
+
+
+class Engine:
+    """Docker as one Compose project sees it."""
+
+    def __init__(self, folder: Path, project: str, environment: Mapping[str, str]) -> None:
+        """Connect on first use. folder is the project's; environment is what Docker's CLI runs with."""
+        self.folder = folder
+        self.project = project
+        self.environment = dict(environment)
+        self._client: DockerClient | None = None
+
+    @property
+    def client(self) -> "DockerClient":
+        """The SDK's client. Raises TandemError when no daemon answers."""
+        if self._client is None:
+            self._client = self.connect(TIMEOUT)
+        return self._client
+
+    def check(self) -> None:
+        """Raise TandemError when Docker does not answer."""
+        self.client.ping()
+
+    def connect(self, seconds: int) -> "DockerClient":
+        """Open a connection of its own, on which an answer may take so long. Raises TandemError when none answers."""
+        from docker.errors import DockerException
+
+        import docker
+
+        try:
+            client = docker.DockerClient(base_url=self._host(), timeout=seconds)
+            client.ping()
+        except DockerException as error:
+            raise TandemError(NOT_ALLOWED if "permission denied" in str(error).lower() else NOT_RUNNING) from None
+        return client
+
+    def registry_refusal(self, image: str, seconds: int) -> str | None:
+        """Ask the image's registry whether it is there, with the daemon's own mirrors and proxy.
+
+        None when it is, else why not; a registry that is shut often does not refuse but stays silent.
+        """
+        from docker.errors import APIError
+        from requests.exceptions import RequestException
+
+        try:
+            self.connect(seconds).api.inspect_distribution(image)  # type: ignore[no-untyped-call]
+        except APIError as error:
+            return f"the image registry does not answer ({str(error.explanation).splitlines()[0]})"
+        except RequestException:
+            return f"the image registry gave no answer in {seconds} s"
+        return None
+
+    def _host(self) -> str | None:
+        """Ask Docker's CLI where the daemon is: the SDK knows DOCKER_HOST but no contexts."""
+        if self.environment.get("DOCKER_HOST"):
+            return self.environment["DOCKER_HOST"]
+        shown = self.run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], check=False)
+        return shown.stdout.strip() or None
+
+    def containers(self) -> dict[str, Container]:
+        """List the project's containers, running or not, by service."""
+        label = f"com.docker.compose.project={self.project}"
+        found = self.client.api.containers(all=True, filters={"label": label})
+        containers = [_container(details) for entry in found if (details := self._inspect(entry["Id"]))]
+        return {container.service: container for container in containers}
+
+    def container(self, service: str) -> Container | None:
+        """Look at one service's container."""
+        return self.containers().get(service)
+
+    def _inspect(self, ident: str) -> dict[str, Any] | None:
+        from docker.errors import NotFound
+
+        try:
+            return dict(self.client.api.inspect_container(ident))
+        except NotFound:
+            return None  # it went between the list and this look
+
+    def images(self) -> frozenset[str]:
+        """List the tags of all images on this machine."""
+        return frozenset(tag for image in self.client.api.images() for tag in image.get("RepoTags") or ())
+
+    def stop(self, service: str) -> None:
+        """Stop a service's container and return when it is gone from its GPUs; one that is not there is stopped."""
+        container = self.container(service)
+        if container is not None and container.alive:
+            # The container's own stop_grace_period, and some time for the daemon.
+            self.client.api.stop(container.name, timeout=30)
+
+    def signal(self, service: str, signal: str) -> None:
+        """Send a signal to a service's main process."""
+        container = self.container(service)
+        if container is not None:
+            self.client.api.kill(container.name, signal)
+
+    def log(
+        self, name: str, *, since: float | None = None, follow: bool = False, tail: "int | Literal['all']" = "all"
+    ) -> Iterator[str]:
+        """Give the lines of a container's log; with follow, until the container ends. since is in Unix seconds."""
+        stream = self.client.api.logs(name, stream=True, follow=follow, since=since, tail=tail)
+        rest = b""
+        for chunk in stream:
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (_text(line) for line in lines)
+        if rest:
+            yield _text(rest)
+
+    def run(self, argv: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of Docker's CLI to its end and keep what it says.
+
+        Raises TandemError when there is no CLI, or, with check, when it fails.
+        """
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except FileNotFoundError:
+            raise TandemError("There is no docker command. Run scripts/up, which installs it.") from None
+        if check and done.returncode:
+            raise TandemError(f"'{' '.join(argv)}' failed: {_last(done.stderr)}")
+        return done
+
+    def stream(self, argv: list[str]) -> Iterator[str]:
+        """Run a command of Docker's CLI and give its lines as they come; the last item is its exit code as `=N`.
+
+        The command dies with the generator: an interrupted `up` leaves no build or start behind.
+        """
+        process = subprocess.Popen(
+            argv, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace",
+        )  # fmt: skip
+        try:
+            for line in process.stdout or ():
+                yield line.rstrip("\n")
+            yield f"={process.wait()}"
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+    def wanted_hashes(self, argv: list[str]) -> dict[str, str]:
+        """Read what `docker compose config --hash` prints: a config hash by service."""
+        lines = self.run(argv).stdout.splitlines()
+        return dict(line.split(maxsplit=1) for line in lines)
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r")
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _container(details: dict[str, Any]) -> Container:
+    state, labels = details["State"], details["Config"]["Labels"]
+    gpus = labels.get("tandem.gpus", "")
+    return Container(
+        service=labels["com.docker.compose.service"],
+        name=details["Name"].lstrip("/"),
+        status=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=state["ExitCode"],
+        restarts=details["RestartCount"],
+        started_at="" if state["StartedAt"].startswith("0001-") else state["StartedAt"],
+        gpus=tuple(int(gpu) for gpu in gpus.split(",") if gpu),
+        config_hash=labels.get("com.docker.compose.config-hash", ""),
+        oom_killed=state["OOMKilled"],
+    )
+
+
+def inherited(settings: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """Lay what Tandem found out (a base image, a folder of wheels) under the shell's own variables.
+
+    Env files are Compose's to read: a value that a file gives must not be exported, or it would beat another file's.
+    """
+    return {**{key: value for key, value in extra.items() if value and not settings.get(key)}, **os.environ}

@@ -1,0 +1,151 @@
+"""Does what a plan says, operation by operation; decides nothing."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from orchestrator import builder, commands, failures, http, progress, project
+from orchestrator.engine import Engine
+from orchestrator.errors import TandemError
+from orchestrator.plan import Operation
+from orchestrator.profiles import Profile
+from orchestrator.project import Project
+from orchestrator.view import View
+
+POLL_SECONDS = 0.5
+# What a failed server said last; its cause is within these lines, a traceback of several processes included.
+LOG_LINES = 600
+
+
+class Executor:
+    """Runs operations for one target profile."""
+
+    def __init__(
+        self,
+        whole: Project,
+        engine: Engine,
+        view: View,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.project = whole
+        self.engine = engine
+        self.view = view
+        self._clock = clock
+        self._pause = pause
+        # The service that this run started and that is not ready yet.
+        self.unfinished: str | None = None
+
+    def run(self, target: Profile, operations: Iterable[Operation]) -> None:
+        """Do the operations in order. Raises TandemError at the first that fails."""
+        todo = list(operations)
+        builds = {operation.subject for operation in todo if operation.kind == "build"}
+        for operation in todo:
+            match operation.kind:
+                case "render":
+                    self._render(operation.subject)
+                case "build" if builds:
+                    # One call builds all: they share layers.
+                    self._build(target, builds)
+                    builds = set()
+                case "stop":
+                    self.view.phase("container", f"stopping {operation.subject}, which {operation.cause}")
+                    self.engine.stop(operation.subject)
+                case "start":
+                    self._start(target, operation.subject)
+                case "reload":
+                    self.engine.signal("router", "SIGHUP")
+                case "wait":
+                    self._wait(target)
+
+    def abandon(self) -> None:
+        """After an interruption: take away the server that was being started."""
+        if self.unfinished is not None:
+            services = [self.unfinished, f"pull-{self.unfinished}"]
+            known = self.engine.containers()
+            present = [service for service in services if service in known]
+            if present:
+                self.engine.run(commands.remove(self.project.settings.env_files, present), check=False)
+            self.unfinished = None
+
+    def _render(self, path: str) -> None:
+        files = [file for file in project.stale(self.project.folder, self.project.rendered()) if file.path == path]
+        project.write(self.project.folder, files)
+
+    def _build(self, target: Profile, tags: set[str]) -> None:
+        self.view.phase("image", f"building {', '.join(sorted(tags))}")
+        services = [service for service, tag in self.project.images(target).items() if tag in tags]
+        builder.build(self.project, self.engine, services, lambda line: self.view.phase("image", line))
+
+    def _start(self, target: Profile, service: str) -> None:
+        if service == target.name:
+            self.unfinished = service
+            self.view.phase("container", f"creating {service}")
+            self._follow(f"pull-{service}")
+        argv = commands.up(self.project.settings.env_files, target.name, [service])
+        said = list(self.engine.stream(argv))
+        if said[-1] != "=0":
+            raise TandemError(f"{service} could not be started: {failures.cause(self._causes(service, said[:-1]))}")
+
+    def _causes(self, service: str, said: list[str]) -> list[str]:
+        """Choose the lines that tell: those of a pull that failed, else Compose's own."""
+        pulled = self.engine.container(f"pull-{service}")
+        if pulled is not None and pulled.state == "failed":
+            return list(self.engine.log(pulled.name, tail=LOG_LINES))
+        return said
+
+    def _follow(self, service: str) -> None:
+        """Feed the view from a container's log, on a thread of its own, from the time that the container exists."""
+
+        def read() -> None:
+            engine = Engine(self.engine.folder, self.engine.project, self.engine.environment)
+            began = time.time()
+            try:
+                while self.unfinished is not None:
+                    container = engine.container(service)
+                    if container is not None and container.status == "running":
+                        for line in engine.log(container.name, since=began - 5, follow=True):
+                            found = progress.read(line)
+                            if found and self.unfinished is not None:
+                                self.view.phase(found.phase, found.text)
+                        return
+                    time.sleep(POLL_SECONDS)
+            except Exception:  # noqa: S110, BLE001 (progress is a courtesy: the start goes on and tells of its own faults)
+                pass
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def _wait(self, target: Profile) -> None:
+        """Return when the server is ready: healthy, and it has answered one token through the router."""
+        self.unfinished = self.unfinished or target.name
+        self.view.phase("engine", "waiting for the server")
+        self._follow(target.name)
+        deadline = self._clock() + target.ready_timeout
+        reason = "it never became healthy"
+        while self._clock() < deadline:
+            container = self.engine.container(target.name)
+            if container is None:
+                raise TandemError(f"{target.name} was removed while it started")
+            if container.state in ("failed", "stopped") or container.restarts:
+                self._fail(target, container.name, "died while starting")
+            if container.state == "ready":
+                self.view.phase("ready", "asking for a first token")
+                fault = http.answers(self.project.settings.address, target.served_model_name)
+                if fault is None:
+                    self.unfinished = None
+                    return
+                reason = f"it is healthy but does not answer: {fault}"
+            self._pause(POLL_SECONDS)
+        self._fail(
+            target, f"{self.engine.project}-{target.name}", f"was not ready in {target.ready_timeout} s: {reason}"
+        )
+
+    def _fail(self, target: Profile, container: str, what: str) -> None:
+        """Stop a server that failed, so that it does not restart for ever, and raise with the line that says why."""
+        lines = list(self.engine.log(container, tail=LOG_LINES))
+        self.engine.stop(target.name)
+        self.unfinished = None
+        raise TandemError(
+            f"{target.name} {what}: {failures.cause(lines)}\nThe rest: python -m orchestrator logs {target.name}"
+        )

@@ -1,0 +1,60 @@
+"""Finds the line that says why a server, a build or Docker failed. Pure: lines in, a cause with a remedy out."""
+
+import re
+from collections.abc import Iterable
+
+# Known lines, most telling first: a pattern, and what to do. The line itself is quoted.
+_KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), remedy)
+    for pattern, remedy in (
+        (r"could not select device driver .*nvidia|could not select device driver .*gpu",
+         "this machine has no NVIDIA runtime for Docker. With GPUs: install the NVIDIA Container Toolkit, then "
+         "'sudo nvidia-ctk runtime configure' and restart Docker. Without: 'python -m orchestrator up demo'"),
+        (r"(?:port is already allocated|address already in use)",
+         "the port is taken. Set TANDEM_PORT in .env to a free one, or stop what holds it ('ss -ltnp' shows it)"),
+        (r"bind source path does not exist", "the model's folder is not there; see `model` in models.toml"),
+        (r"Conflict\. The container name",
+         "another container has this name: 'docker rm -f' it, or set COMPOSE_PROJECT_NAME in .env"),
+        (r"No such image|pull access denied|(?:image|reference).*not found",
+         "the image is missing: 'python -m orchestrator build'"),
+        (r"no space left on device", "the disk is full: 'docker system df' shows what Docker holds"),
+        (r"weights missing: ", "the weights are not in the volume"),
+        (r"could not pull ", "run the command again: what was fetched is kept"),
+        (r"CUDA out of memory|OutOfMemoryError|Free memory on device .* is less than",
+         "lower max_model_len or gpu_memory_utilization, or free the GPUs ('nvidia-smi' shows who holds them)"),
+        (r"max seq len .* is larger than the maximum number of tokens|KV cache is needed, which is larger than",
+         "lower max_model_len, or raise gpu_memory_utilization"),
+        (r"is greater than the derived max_model_len", "lower max_model_len to what the model was made for"),
+        (r"The NVIDIA driver on your system is too old|CUDA driver version is insufficient",
+         "update the NVIDIA driver: vLLM 0.32 needs 580 or newer"),
+        (r"unrecognized arguments: |invalid choice: |argument --\S+: ", "see args in models.toml"),
+        (r"Permission denied: '/(?:local|models)", "the server runs as user 1000 and cannot read it: chmod -R a+rX"),
+        (r"failed to resolve source metadata for|failed to do request|no such host",
+         "the image registry does not answer; 'python -m orchestrator build' makes the base image itself"),
+    )
+)  # fmt: skip
+# What vLLM and Python put before the message: "(EngineCore pid=25) ERROR 11-23 00:41:55 [core.py:133] ".
+_PREFIX = re.compile(r"^(?:\([^)]*pid=\d+\) )?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\] ?)?")
+# The first process to fail says why; those above it only say that it failed.
+_HOLLOW = re.compile(r"Engine core initialization failed|WorkerProc initialization failed|raise |DistStoreError")
+_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b(?::|$)")
+
+
+def cause(lines: Iterable[str]) -> str:
+    """Name the cause: a known line with its remedy, else the first exception's line, else the last line."""
+    said = [text for line in lines if (text := _PREFIX.sub("", line).strip())]
+    for pattern, remedy in _KNOWN:
+        for line in said:
+            if pattern.search(line):
+                return f"{line}\n  {remedy}."
+    raised = [line for line in said if _EXCEPTION.match(line) and not _HOLLOW.search(line)]
+    if raised:
+        return raised[0]
+    return said[-1] if said else "it said nothing"
+
+
+def build_cause(lines: Iterable[str]) -> str:
+    """Name the cause of a failed build: a known line, else what the failing step itself said last."""
+    said = [re.sub(r"^#\d+ (?:[\d.]+ )?", "", line).strip() for line in lines]
+    errors = [line for line in said if re.match(r"(?:E: |error: |ERROR: |\w+: .*(?:failed|cannot|no ))", line)]
+    return cause(errors or said)

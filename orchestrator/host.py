@@ -1,0 +1,62 @@
+"""What this machine says of itself: its GPUs, and the mirrors, wheels and certificates that it is set up with."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+# Where WSL2 puts it, which is not on every PATH.
+NVIDIA_SMI = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
+
+
+def gpus() -> int:
+    """Count the NVIDIA GPUs that the driver shows; 0 when there is none."""
+    program = next((found for name in NVIDIA_SMI if (found := shutil.which(name))), None)
+    if program is None:
+        return 0
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return len(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE))
+
+
+def debian_mirror(root: Path = Path("/etc/apt")) -> str:
+    """Name the Debian mirror that apt uses here; "" on another distribution."""
+    for path in [root / "sources.list", *sorted((root / "sources.list.d").glob("*"))]:
+        if path.suffix not in (".list", ".sources") or not path.is_file():
+            continue
+        found = re.search(
+            r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)(https?://\S*/debian)/?(?:\s|$)", path.read_text(), re.MULTILINE
+        )
+        if found:
+            return found[1]
+    return ""
+
+
+def _pip_config(name: str) -> str:
+    shown = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", f"global.{name}"], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip()
+
+
+def package_index() -> str:
+    """Name the Python package index that pip is set up with; "" when it uses its own default."""
+    return os.environ.get("PIP_INDEX_URL") or _pip_config("index-url")
+
+
+def wheels() -> str:
+    """Name a folder that pip is told to look into and that holds a CPU build of torch; "" when there is none."""
+    told = os.environ.get("PIP_FIND_LINKS") or _pip_config("find-links")
+    return next((folder for folder in told.split() if any(Path(folder).glob("torch-*+cpu-*.whl"))), "")
+
+
+def certificates(environment: Mapping[str, str]) -> str:
+    """Name the machine's bundle of certificate authorities; "" when it has none."""
+    path = Path(environment.get("SSL_CERT_FILE") or CERTIFICATES)
+    return str(path) if path.is_file() else ""

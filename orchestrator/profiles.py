@@ -1,0 +1,91 @@
+"""The shape of models.toml, and the model profile that comes of each entry. Pure."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ArgValue = bool | int | float | str | list[str | int | float] | dict[str, Any]
+Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
+Image = Literal["cuda", "cpu"]
+
+
+class Options(BaseModel):
+    """What [defaults] may say and every model profile may say otherwise."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    revision: Annotated[str, Field(min_length=1)] = Field(
+        "master", description="Branch, tag or commit of the model on its hub."
+    )
+    gpus: list[Annotated[int, Field(ge=0)]] = Field([], description="Ids of the GPUs that the server reserves.")
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = Field(1, description="GPUs that each layer is split over.")
+    max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length, in tokens.")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of each GPU's memory that the server may take."
+    )
+    dtype: Dtype | None = Field(None, description="Type of weights and activations.")
+    quantization: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Quantization kernel. Leave it out: vLLM picks the fastest for the model's own format."
+    )
+    enforce_eager: bool = Field(False, description="No CUDA graphs: starts sooner, answers several times slower.")
+    reasoning_parser: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Splits the reasoning of a model from its answer, such as deepseek_r1."
+    )
+    tool_call_parser: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Reads a model's tool calls, such as hermes; turns automatic tool choice on."
+    )
+    image: Image = Field("cuda", description="Image variant: cuda for NVIDIA GPUs, cpu for a machine with none.")
+    vllm: str | None = Field(None, description="Version of vLLM; the default is in docker/vllm/versions.toml.")
+    ready_timeout: Annotated[int, Field(ge=1)] = Field(900, description="Seconds a start may take until ready.")
+    shm_size: Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmg]b?$")] = Field(
+        "8gb", description="Shared memory of the container, such as 8gb; NCCL and vLLM's workers talk through it."
+    )
+    pull: bool = Field(
+        True, description="Pull the weights before the start; false: the server fetches them by id from ModelScope."
+    )
+    args: dict[str, ArgValue] = Field({}, description="Any other flag of `vllm serve`, without its dashes.")
+    env: dict[str, str] = Field({}, description="Environment variables of the server.")
+
+
+class Entry(Options):
+    """One [models.NAME] table, as written."""
+
+    model: Annotated[str, Field(min_length=1)] = Field(
+        description="org/name on ModelScope, or a folder that begins with ./ or / and holds the model."
+    )
+    served_model_name: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="What clients send as the model; the profile's name unless given."
+    )
+    aliases: list[Annotated[str, Field(min_length=1)]] = Field([], description="Other names that clients may send.")
+
+
+class File(BaseModel):
+    """models.toml whole: [defaults] and one [models.NAME] table per model profile."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    defaults: Options = Field(Options(), description="What every model profile says unless it says otherwise.")
+    models: dict[str, Entry] = Field(description="The model profiles, by name.", min_length=1)
+
+
+class Profile(Entry):
+    """A model profile with its defaults filled in; one that exists is valid."""
+
+    name: str
+    vllm: str
+    served_model_name: str
+
+    @property
+    def local(self) -> bool:
+        """Whether `model` is a folder of this machine and not an id on a hub."""
+        return self.model.startswith(("./", "/"))
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that clients may send, the served model name first."""
+        return [self.served_model_name, *self.aliases]
+
+    @property
+    def variable(self) -> str:
+        """What this profile's Compose variables begin with: QWEN_14B for qwen-14b."""
+        return self.name.upper().replace("-", "_")

@@ -1,0 +1,112 @@
+"""The project's folder: reads models.toml, settings and what is rendered; the one writer of rendered files."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import config, render, settings, versions
+from orchestrator.errors import ConfigError, TandemError
+from orchestrator.profiles import Profile
+from orchestrator.settings import Settings
+from orchestrator.versions import Versions
+
+ROUTER_IMAGE = "tandem/router:0.1.0"
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything that was read from the project's folder, checked."""
+
+    folder: Path
+    profiles: dict[str, Profile]
+    versions: Versions
+    settings: Settings
+
+    def profile(self, name: str) -> Profile:
+        """Find a profile by its name or by a name that clients send. Raises TandemError with those there are."""
+        for profile in self.profiles.values():
+            if name == profile.name or name in profile.names:
+                return profile
+        raise TandemError(f"{name}: no such profile; models.toml has: {', '.join(self.profiles)}")
+
+    def images(self, profile: Profile) -> dict[str, str]:
+        """Name the image of each service that a profile's start needs."""
+        return {"router": ROUTER_IMAGE, profile.name: self.versions.tag(profile.vllm, profile.image)}
+
+    def rendered(self) -> list[render.File]:
+        """Render what models.toml says, in memory."""
+        return render.files(self.profiles.values(), self.versions)
+
+
+def find(start: Path) -> Path:
+    """Find the project's folder: the nearest one at or above start that holds models.toml, else this package's own."""
+    for folder in (start, *start.parents, Path(__file__).resolve().parent.parent):
+        if (folder / "models.toml").is_file() and (folder / "compose.yaml").is_file():
+            return folder
+    raise TandemError(f"{start}: no models.toml and compose.yaml here or above; run this in Tandem's folder")
+
+
+def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> Project:
+    """Read and check the project. Raises ConfigError with every fault of models.toml and the settings at once."""
+    known = versions.load((folder / "docker/vllm/versions.toml").read_text())
+    faults: list[str] = []
+    found: dict[str, Profile] = {}
+    in_force = settings.load(folder, env_files, shell)
+    try:
+        found = config.load(_text(folder / "models.toml"), known)
+    except ConfigError as error:
+        faults += error.problems
+    faults += settings.problems(in_force, found.values())
+    faults += [
+        f"models.toml: models.{profile.name}.model: the folder {folder / profile.model} holds no config.json"
+        for profile in found.values()
+        if profile.local and not (folder / profile.model / "config.json").is_file()
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return Project(folder, found, known, in_force)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {error}"]) from None
+
+
+def stale(folder: Path, files: Iterable[render.File]) -> list[render.File]:
+    """Name the rendered files that differ from what is on the disk, and those there that nothing renders any more."""
+    expected = {file.path: file for file in files}
+    differ = [file for file in expected.values() if _read(folder / file.path) != file.text]
+    for path in sorted((folder / "env").glob("*.env")):
+        relative = str(path.relative_to(folder))
+        if relative not in expected and (_read(path) or "").startswith(f"# {render.NOTICE}"):
+            differ.append(render.File(relative, ""))
+    return differ
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def write(folder: Path, files: Iterable[render.File]) -> None:
+    """Put files on the disk, each in one step; an empty text removes the file."""
+    for file in files:
+        path = folder / file.path
+        if not file.text:
+            path.unlink(missing_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(path.name + ".new")
+        new.write_text(file.text, encoding="utf-8")
+        new.replace(path)
+
+
+def diff(folder: Path, file: render.File) -> list[str]:
+    """The lines of a unified diff from what is on the disk to what would be rendered."""
+    before = (_read(folder / file.path) or "").splitlines(keepends=True)
+    return list(difflib.unified_diff(before, file.text.splitlines(keepends=True), file.path, f"{file.path} (rendered)"))

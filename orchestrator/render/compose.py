@@ -1,0 +1,103 @@
+"""compose.models.yaml: one service per model profile, each a few lines that extend docker/vllm/service.yaml. Pure."""
+
+import json
+from collections.abc import Iterable
+
+from orchestrator.profiles import Profile
+from orchestrator.render.file import NOTICE, File
+from orchestrator.render.serve import OVERRIDABLE, folder, serve, variable
+from orchestrator.versions import Versions
+
+BASE = "docker/vllm/service.yaml"
+
+
+def compose(profiles: Iterable[Profile], versions: Versions) -> File:
+    """Render the services of all profiles."""
+    services = "\n".join(_service(profile, versions) for profile in profiles)
+    return File("compose.models.yaml", f"# {NOTICE}\n# compose.yaml includes it.\nservices:\n{services}")
+
+
+def _quote(text: str) -> str:
+    """A YAML scalar that Compose reads back as it is: JSON's quoting, and no variables."""
+    return json.dumps(text, ensure_ascii=False).replace("$", "$$")
+
+
+def _words(words: Iterable[str], indent: str) -> str:
+    return "".join(f"\n{indent}- {word}" for word in words)
+
+
+def _command(profile: Profile) -> list[str]:
+    values = {key: f"${{{variable(profile, key)}:-{getattr(profile, key)}}}" for key in OVERRIDABLE}
+    # A name that no argument can have stands for each variable, so that quoting leaves the variables alone.
+    quoted = [_quote(word) for word in serve(profile, lambda key: f"\0{key}")]
+    marks = {_quote(f"\0{key}"): f'"{text}"' for key, text in values.items()}
+    return [marks.get(word, word) for word in quoted]
+
+
+def environment(profile: Profile) -> dict[str, str]:
+    """Name the variables of a profile's server; those of models.toml come last and win."""
+    # By id, vLLM lists the hub itself; up to 0.24.0 it takes no other spelling than "true".
+    hub = {} if profile.pull else {"VLLM_USE_MODELSCOPE": "true", "HF_HUB_OFFLINE": "0"}
+    return hub | profile.env
+
+
+def _service(profile: Profile, versions: Versions) -> str:
+    image = _quote(versions.tag(profile.vllm, profile.image))
+    build = f"    image: {image}\n    build:\n      args:\n        VLLM_VERSION: {_quote(profile.vllm)}\n"
+    text = f"  {profile.name}:\n    extends:\n      file: {BASE}\n      service: {profile.image}\n"
+    text += f"    profiles: [{_quote(profile.name)}]\n"
+    # Compose's name for the project, then the profile's: two checkouts on one machine stay apart.
+    text += f'    container_name: "${{COMPOSE_PROJECT_NAME}}-{profile.name}"\n' + build
+    text += f"    shm_size: {profile.shm_size}\n    command:{_words(_command(profile), '      ')}\n"
+    variables = environment(profile)
+    if variables:
+        text += (
+            "    environment:" + "".join(f"\n      {key}: {_quote(value)}" for key, value in variables.items()) + "\n"
+        )
+    text += _labels(profile) + _health(profile)
+    if profile.local:
+        text += _mount(profile)
+    if profile.gpus:
+        text += _devices(profile)
+    if profile.local or not profile.pull:
+        return text
+    text += f"    depends_on:\n      pull-{profile.name}:\n        condition: service_completed_successfully\n"
+    return text + _pull(profile, build)
+
+
+def _labels(profile: Profile) -> str:
+    gpus = ",".join(map(str, profile.gpus))
+    return f"    labels:\n      tandem.profile: {profile.name}\n      tandem.gpus: {_quote(gpus)}\n"
+
+
+def _health(profile: Profile) -> str:
+    probe = ["CMD", "python3", "/opt/tandem/healthcheck.py", profile.served_model_name]
+    return (
+        f"    healthcheck:\n      test: [{', '.join(map(_quote, probe))}]\n"
+        f"      start_period: {profile.ready_timeout}s\n"
+    )
+
+
+def _mount(profile: Profile) -> str:
+    # A folder that is not there fails the start; Docker would otherwise make an empty one.
+    return (
+        f"    volumes:\n      - type: bind\n        source: {_quote(profile.model)}\n"
+        f"        target: {_quote(folder(profile))}\n        read_only: true\n"
+        "        bind: {create_host_path: false}\n"
+    )
+
+
+def _devices(profile: Profile) -> str:
+    ids = ", ".join(_quote(str(gpu)) for gpu in profile.gpus)
+    return (
+        "    deploy:\n      resources:\n        reservations:\n          devices:\n"
+        f"            - driver: nvidia\n              device_ids: [{ids}]\n              capabilities: [gpu]\n"
+    )
+
+
+def _pull(profile: Profile, build: str) -> str:
+    return (
+        f"\n  pull-{profile.name}:\n    extends:\n      file: {BASE}\n      service: pull\n"
+        f"    profiles: [{_quote(profile.name)}]\n{build}      target: {profile.image}\n"
+        f"    command: [{_quote(profile.model)}, {_quote(profile.revision)}]\n"
+    )

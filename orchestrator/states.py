@@ -1,0 +1,67 @@
+"""What is running, as values: containers as Docker reports them, and the state that each one's profile is in. Pure."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["stopped", "starting", "ready", "stopping", "failed"]
+
+# How a server that was told to stop ends: by itself, or by SIGINT, SIGKILL or SIGTERM.
+STOPPED_CODES = frozenset({0, 130, 137, 143})
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of the project.
+
+    status and health are Docker's own words; gpus are the ids that it reserves; started_at is RFC 3339, "" if never.
+    """
+
+    service: str
+    name: str
+    status: str
+    health: str = ""
+    exit_code: int = 0
+    restarts: int = 0
+    started_at: str = ""
+    gpus: tuple[int, ...] = ()
+    config_hash: str = ""
+    oom_killed: bool = False
+
+    @property
+    def state(self) -> State:
+        """Name the state of the server in it."""
+        if self.status == "running":
+            return {"healthy": "ready", "unhealthy": "failed"}.get(self.health, "starting")  # type: ignore[return-value]
+        if self.status in ("restarting", "dead"):
+            return "failed"
+        if self.status == "removing":
+            return "stopping"
+        if self.status == "exited" and (self.oom_killed or self.exit_code not in STOPPED_CODES):
+            return "failed"
+        return "stopped"
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process of it may hold its GPUs."""
+        return self.status in ("running", "restarting", "paused", "removing")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen in one look: containers by service, image tags present, rendered files that are stale.
+
+    wanted_hashes are Compose's config hashes of what the services should be; routes is the digest that the router runs
+    with.
+    """
+
+    containers: dict[str, Container]
+    images: frozenset[str]
+    stale: tuple[str, ...] = ()
+    wanted_hashes: dict[str, str] | None = None
+    routes: str | None = None
+
+    def current(self, service: str) -> bool:
+        """Whether the service's container is as Compose would make it now."""
+        container = self.containers.get(service)
+        wanted = (self.wanted_hashes or {}).get(service)
+        return container is not None and (wanted is None or container.config_hash == wanted)
