@@ -80,7 +80,7 @@ def _make(engine: Engine, mirror: str, say: Callable[[str], None]) -> None:
                 say(f"base image: {line.removeprefix('I: ').lower()}")
             raise TandemError("debootstrap failed; run it by hand to see why: " + " ".join(argv))
         finally:
-            subprocess.run([*root, "rm", "-rf", target], check=False)
+            subprocess.run([*root, "rm", "-rf", "--one-file-system", target], check=False)
 
 
 def _import(engine: Engine, root: list[str], target: str) -> None:

@@ -26,12 +26,16 @@ class Executor:
         engine: Engine,
         view: View,
         *,
+        answers: Callable[[str, str], str | None] = http.answers,
+        builds: Callable[[Project, Engine, list[str], Callable[[str], None]], None] = builder.build,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.project = whole
         self.engine = engine
         self.view = view
+        self._answers = answers
+        self._builds = builds
         self._clock = clock
         self._pause = pause
         # The service that this run started and that is not ready yet.
@@ -41,6 +45,8 @@ class Executor:
         """Do the operations in order. Raises TandemError at the first that fails."""
         todo = list(operations)
         builds = {operation.subject for operation in todo if operation.kind == "build"}
+        if todo and not builds:
+            self.view.phase("image", "on this machine")
         for operation in todo:
             match operation.kind:
                 case "render":
@@ -76,7 +82,7 @@ class Executor:
     def _build(self, target: Profile, tags: set[str]) -> None:
         self.view.phase("image", f"building {', '.join(sorted(tags))}")
         services = [service for service, tag in self.project.images(target).items() if tag in tags]
-        builder.build(self.project, self.engine, services, lambda line: self.view.phase("image", line))
+        self._builds(self.project, self.engine, services, lambda line: self.view.phase("image", line))
 
     def _start(self, target: Profile, service: str) -> None:
         if service == target.name:
@@ -85,7 +91,9 @@ class Executor:
             self._follow(f"pull-{service}")
         argv = commands.up(self.project.settings.env_files, target.name, [service])
         said = list(self.engine.stream(argv))
-        if said[-1] != "=0":
+        if said[-1] == "=0":
+            self.view.phase("container", f"{service} created")
+        else:
             raise TandemError(f"{service} could not be started: {failures.cause(self._causes(service, said[:-1]))}")
 
     def _causes(self, service: str, said: list[str]) -> list[str]:
@@ -119,6 +127,7 @@ class Executor:
     def _wait(self, target: Profile) -> None:
         """Return when the server is ready: healthy, and it has answered one token through the router."""
         self.unfinished = self.unfinished or target.name
+        self.view.phase("weights", f"{target.model} {'is a folder here' if target.local else 'is in the volume'}")
         self.view.phase("engine", "waiting for the server")
         self._follow(target.name)
         deadline = self._clock() + target.ready_timeout
@@ -131,7 +140,7 @@ class Executor:
                 self._fail(target, container.name, "died while starting")
             if container.state == "ready":
                 self.view.phase("ready", "asking for a first token")
-                fault = http.answers(self.project.settings.address, target.served_model_name)
+                fault = self._answers(self.project.settings.address, target.served_model_name)
                 if fault is None:
                     self.unfinished = None
                     return

@@ -19,6 +19,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          "the image is missing: 'python -m orchestrator build'"),
         (r"no space left on device", "the disk is full: 'docker system df' shows what Docker holds"),
         (r"weights missing: ", "the weights are not in the volume"),
+        (
+            r"could not pull .*(?:404|10010205001|NotExist)",
+            "ModelScope has no such model or revision; see `model` and `revision` in models.toml",
+        ),
         (r"could not pull ", "run the command again: what was fetched is kept"),
         (r"CUDA out of memory|OutOfMemoryError|Free memory on device .* is less than",
          "lower max_model_len or gpu_memory_utilization, or free the GPUs ('nvidia-smi' shows who holds them)"),

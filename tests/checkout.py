@@ -41,7 +41,10 @@ class Checkout:
     def copy(cls, folder: Path, **environment: str) -> "Checkout":
         """Copy every file that git tracks or would track, as a fresh clone would have it."""
         listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
         )
         for name in listed.stdout.decode().split("\0"):
             source, target = ROOT / name, folder / name

@@ -77,8 +77,8 @@ def main(model: str, revision: str) -> int:
         download(model, revision, folder)
         write_manifest(folder, revision)
     except Exception as error:  # noqa: BLE001 (the client raises errors of many libraries; each ends as one line)
-        reason = str(error).strip() or "no reason given"
-        print(f"tandem: could not pull {model}: {type(error).__name__}: {reason.splitlines()[-1]}", file=sys.stderr)
+        reason = " ".join(str(error).split())[:400] or "no reason given"
+        print(f"tandem: could not pull {model} ({revision}): {type(error).__name__}: {reason}", file=sys.stderr)
         return 1
     print(f"tandem: {model} is complete", flush=True)
     return 0

@@ -1,0 +1,67 @@
+"""The machine's own Docker with the images of this checkout, shared by all integration tests."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.checkout import ROOT, Checkout, free_port
+
+PROJECT = "tandem-test"
+
+
+class Stack(Checkout):
+    """A checkout with a project name and port of its own, so that a user's stack on the same machine is left alone."""
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.environment['TANDEM_PORT']}"
+
+    def ask(self, path: str, body: Any = None, *, seconds: float = 60) -> tuple[int, Any]:
+        """Send a request to the router; the status and the parsed answer."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def complete(self, model: str, prompt: str, **more: Any) -> str:
+        """Ask for a completion; its text."""
+        status, answer = self.ask("/v1/completions", {"model": model, "prompt": prompt, **more})
+        assert status == 200, answer
+        return str(answer["choices"][0]["text"])
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """What the Engine says of a service's container."""
+        name = f"{self.environment['COMPOSE_PROJECT_NAME']}-{service}"
+        return dict(json.loads(self.run(["docker", "inspect", name]).stdout)[0])
+
+
+@pytest.fixture(scope="session")
+def images() -> Checkout:
+    """Build the images of the demo as a user would; a few seconds where they are there already."""
+    checkout = Checkout(ROOT)
+    built = checkout.tandem("build", "demo", seconds=1500)
+    assert built.returncode == 0, built.stderr[-3000:]
+    return checkout
+
+
+def stack(folder: Path, project: str) -> Iterator[Stack]:
+    """A stack that is taken down again, volumes and networks too."""
+    made = Stack.copy(folder, COMPOSE_PROJECT_NAME=project, TANDEM_PORT=str(free_port()))
+    assert isinstance(made, Stack)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    yield made
+    made.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+
+@pytest.fixture(scope="module")
+def demo(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:  # noqa: ARG001 (builds them)
+    """A stack of the demo model, with nothing started yet."""
+    yield from stack(tmp_path_factory.mktemp("demo"), PROJECT)

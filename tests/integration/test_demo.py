@@ -1,0 +1,230 @@
+"""What a user can do, with the real parts: Docker, Compose, nginx, vLLM on a CPU. In the order of a first day."""
+
+import http.client
+import json
+import shlex
+import time
+
+import pytest
+
+from tests.checkout import ROOT, eventually
+from tests.integration.conftest import Stack
+
+pytestmark = pytest.mark.docker
+
+ASKED = "你是谁?"
+ANSWERED = "我是 Tandem 的 demo 模型，很小，任何 CPU 都能跑。"
+WHO = "I am demo, a tiny model of Tandem for any CPU."
+
+
+def healthy(stack: Stack, service: str) -> bool:
+    return bool(stack.inspect(service)["State"]["Health"]["Status"] == "healthy")
+
+
+def test_before_anything_runs_every_profile_is_stopped(demo: Stack) -> None:
+    shown = json.loads(demo.tandem("status", "--json").stdout)
+    assert {row["profile"]: row["state"] for row in shown["profiles"]} == dict.fromkeys(
+        ["qwen-14b", "deepseek-14b", "qwen-32b-awq", "qwq-32b-awq", "demo"], "stopped"
+    )
+    assert shown["router"] == "stopped"
+
+
+def test_plan_prints_what_up_would_do_and_does_nothing(demo: Stack) -> None:
+    planned = demo.tandem("plan", "demo")
+    assert [line.split()[:2] for line in planned.stdout.splitlines()] == [
+        ["start", "router"],
+        ["start", "demo"],
+        ["wait", "demo"],
+    ]
+    assert demo.compose("ps", "-aq").stdout == ""
+
+
+def test_compose_alone_starts_the_router_with_no_model(demo: Stack) -> None:
+    started = demo.compose("up", "-d")
+    assert started.returncode == 0, started.stderr
+    eventually(lambda: healthy(demo, "router"), seconds=30, what="a healthy router")
+    status, answer = demo.ask("/v1/completions", {"model": "demo", "prompt": ASKED})
+    assert status == 503
+    assert answer["error"]["code"] == "model_not_ready"
+    assert "python -m orchestrator up demo" in answer["error"]["message"]
+
+
+def test_compose_with_the_env_file_starts_the_model_with_no_python_in_sight(demo: Stack) -> None:
+    started = demo.run(shlex.split("docker compose --env-file env/demo.env up -d"))
+    assert started.returncode == 0, started.stderr
+    assert demo.inspect("demo")["State"]["Running"]
+
+
+def test_up_joins_a_start_that_someone_else_began_and_ends_with_a_line_that_works(demo: Stack) -> None:
+    container = demo.inspect("demo")["Id"]
+    done = demo.tandem("up", "demo", seconds=400)
+    assert done.returncode == 0, done.stderr
+    assert demo.inspect("demo")["Id"] == container
+    first, *rest = done.stdout.splitlines()
+    assert first == "demo is ready"
+    shown = dict(line.strip().split(maxsplit=1) for line in rest)
+    address = f"http://localhost:{demo.environment['TANDEM_PORT']}"
+    assert shown == {
+        "address": f"{address}/v1",
+        "model": "demo",
+        "try": f"curl {address}/v1/completions -H \"Content-Type: application/json\" "
+        f"""-d '{{"model": "demo", "prompt": "{ASKED}"}}'""",
+    }  # fmt: skip
+    answer = json.loads(demo.run(["sh", "-c", shown["try"]]).stdout)
+    assert answer["choices"][0]["text"] == ANSWERED
+
+
+def test_a_start_without_a_terminal_is_told_in_plain_lines(demo: Stack) -> None:
+    done = demo.tandem("up", "demo", "--json")
+    assert json.loads(done.stdout)["state"] == "ready"
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_up_again_finds_everything_ready_and_starts_nothing(demo: Stack) -> None:
+    before = [demo.inspect(service)["State"]["StartedAt"] for service in ("router", "demo")]
+    done = demo.tandem("up", "demo")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert [demo.inspect(service)["State"]["StartedAt"] for service in ("router", "demo")] == before
+    assert demo.tandem("plan", "demo").stdout == "demo is ready: nothing to do\n"
+
+
+def test_the_console_script_is_the_same_command(demo: Stack) -> None:
+    shown = demo.run([str(ROOT / ".venv/bin/tandem"), "status"])
+    assert shown.stdout == demo.tandem("status").stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_scripts_up_on_a_machine_that_is_set_up_ends_the_same_way(demo: Stack) -> None:
+    done = demo.run(["scripts/up", "--yes", "demo"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == demo.tandem("up", "demo").stdout
+
+
+def test_without_a_name_up_takes_the_profile_of_the_env_file(demo: Stack) -> None:
+    done = demo.tandem("--env-file", "env/demo.env", "up")
+    assert done.stdout.startswith("demo is ready\n")
+
+
+def test_curl_gets_a_sensible_sentence_in_chinese_and_english(demo: Stack) -> None:
+    assert demo.complete("demo", ASKED) == ANSWERED
+    assert demo.complete("demo", "Who are you?", max_tokens=40) == WHO
+
+
+def test_chat_answers_with_and_without_a_system_message(demo: Stack) -> None:
+    question = {"role": "user", "content": ASKED}
+    for messages in ([question], [{"role": "system", "content": "You are a helpful assistant."}, question]):
+        status, answer = demo.ask("/v1/chat/completions", {"model": "demo", "messages": messages})
+        assert status == 200
+        assert answer["choices"][0]["message"]["content"] == ANSWERED
+
+
+def test_a_stream_arrives_token_by_token_and_not_at_the_end(demo: Stack) -> None:
+    body = {"model": "demo", "prompt": "Tell me", "stream": True, "max_tokens": 400, "ignore_eos": True}
+    connection = http.client.HTTPConnection("127.0.0.1", int(demo.environment["TANDEM_PORT"]), timeout=60)
+    began = time.monotonic()
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    arrivals = []
+    while line := answer.readline():
+        if line.startswith(b"data: {"):
+            arrivals.append(time.monotonic() - began)
+    connection.close()
+    assert len(arrivals) >= 400
+    # Held back anywhere on its way, the first would come with the last.
+    assert arrivals[0] < arrivals[-1] / 4
+    middle = sum(arrivals[-1] / 4 < arrival < arrivals[-1] * 3 / 4 for arrival in arrivals)
+    assert middle > len(arrivals) / 4
+
+
+def test_the_official_client_talks_to_it_streamed_and_not(demo: Stack) -> None:
+    from openai import NotFoundError, OpenAI
+
+    with OpenAI(base_url=f"{demo.address}/v1", api_key="none", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == [
+            "qwen-14b", "deepseek-14b", "qwen-32b-awq", "qwq-32b-awq", "demo",
+        ]  # fmt: skip
+        messages = [{"role": "user", "content": "Who are you?"}]
+        answer = client.chat.completions.create(model="demo", messages=messages)  # type: ignore[call-overload]
+        assert answer.choices[0].message.content == WHO
+        pieces = list(client.chat.completions.create(model="demo", messages=messages, stream=True))  # type: ignore[call-overload]
+        texts = [piece.choices[0].delta.content or "" for piece in pieces if piece.choices]
+        assert "".join(texts) == WHO
+        assert len([text for text in texts if text]) > 5
+        with pytest.raises(NotFoundError, match=r"The model 'gpt-4' does not exist\. Models here: qwen-14b, "):
+            client.completions.create(model="gpt-4", prompt="Hi")
+
+
+@pytest.mark.parametrize("path", ["/sleep", "/metrics", "/docs", "/openapi.json", "/v1/../sleep", "/server_info", "/"])
+def test_what_is_not_a_clients_business_is_not_there(demo: Stack, path: str) -> None:
+    status, answer = demo.ask(path)
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+
+
+def test_a_bad_request_is_answered_in_openais_shape(demo: Stack) -> None:
+    status, answer = demo.ask("/v1/completions", b"{")
+    assert (status, answer["error"]["code"]) == (400, "invalid_json")
+    status, answer = demo.ask("/v1/completions", {"prompt": "Hi"})
+    assert (status, answer["error"]["code"]) == (400, "model_required")
+    status, answer = demo.ask("/v1/completions", {"model": "constructor", "prompt": "Hi"})
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_changed_routes_file_reaches_the_running_router(demo: Stack) -> None:
+    text = (demo.folder / "models.toml").read_text()
+    demo.write("models.toml", text.replace("[models.demo]\n", '[models.demo]\naliases = ["small"]\n'))
+    done = demo.tandem("up", "demo", seconds=400)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(
+        "rendered compose.models.yaml, docker/router/routes/routes.js: models.toml says otherwise"
+    )
+    assert demo.complete("small", ASKED) == ANSWERED
+
+
+def test_the_router_keeps_working_when_a_model_goes_and_comes_back(demo: Stack) -> None:
+    router = demo.inspect("router")["State"]["StartedAt"]
+    assert demo.compose("stop", "demo").returncode == 0
+    status, answer = demo.ask("/v1/completions", {"model": "demo", "prompt": ASKED})
+    assert (status, answer["error"]["code"]) == (503, "model_not_ready")
+    assert demo.compose("start", "demo").returncode == 0
+    eventually(lambda: healthy(demo, "demo"), seconds=300, what="a healthy server")
+    eventually(lambda: demo.ask("/v1/models/demo")[0] == 200, seconds=10, what="the model in the list")
+    eventually(
+        lambda: demo.ask("/v1/completions", {"model": "demo", "prompt": ASKED})[0] == 200, seconds=10, what="an answer"
+    )
+    assert demo.inspect("router")["State"]["StartedAt"] == router
+
+
+def test_logs_show_the_servers_own_lines(demo: Stack) -> None:
+    shown = demo.tandem("logs", "demo", "--tail", "all")
+    assert shown.returncode == 0
+    assert "tandem: starting vllm serve /local/demo" in shown.stdout + shown.stderr
+
+
+def test_a_server_that_vllm_refuses_to_start_ends_up_with_its_own_words(demo: Stack) -> None:
+    done = demo.tandem("up", "demo", seconds=400, DEMO_MAX_MODEL_LEN="999999")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    fault = done.stderr[done.stderr.index("error: ") :]
+    assert fault.startswith("error: demo died while starting: ")
+    assert "999999" in fault
+    assert "lower max_model_len" in fault
+    assert fault.endswith("error: The rest: python -m orchestrator logs demo\n")
+    assert not demo.inspect("demo")["State"]["Running"]
+
+
+def test_down_takes_everything_but_the_volumes(demo: Stack) -> None:
+    done = demo.tandem("down")
+    assert (done.returncode, done.stdout) == (0, "nothing is running\n")
+    assert demo.compose("--profile", "*", "ps", "-aq").stdout == ""
+    volumes = demo.run(["docker", "volume", "ls", "-q", "-f", "label=com.docker.compose.project=tandem-test"])
+    assert volumes.stdout.split() == ["tandem-test_cache", "tandem-test_models"]
+
+
+def test_a_profile_named_in_the_env_file_of_the_machine_is_what_compose_starts(demo: Stack) -> None:
+    demo.write(".env", "COMPOSE_PROFILES=demo\n")
+    started = demo.run(shlex.split("docker compose up -d"))
+    assert started.returncode == 0, started.stderr
+    assert demo.inspect("demo")["State"]["Running"]
+    assert demo.inspect("demo")["Config"]["Cmd"][:3] == ["vllm", "serve", "/local/demo"]
