@@ -71,7 +71,15 @@ def _say(text: str) -> None:
 @app.command()
 def check(context: typer.Context, as_json: Json = False) -> None:
     """Check models.toml and this machine's settings; say everything that is wrong."""
-    whole = _project(context)
+    from orchestrator.errors import ConfigError
+
+    try:
+        whole = _project(context)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print(json.dumps({"profiles": [], "problems": error.problems}, ensure_ascii=False))
+        raise typer.Exit(error.exit_code) from None
     if as_json:
         print(json.dumps({"profiles": list(whole.profiles), "problems": []}))
     else:
@@ -222,7 +230,10 @@ def logs(
     whole = _project(context)
     containers = _engine(whole).containers()
     service = name if name in containers else whole.profile(name).name
-    container = containers.get(service) or containers.get(f"pull-{service}")
+    # A server that never started has nothing to say; what it waited for has.
+    container = next(
+        (c for c in (containers.get(service), containers.get(f"pull-{service}")) if c and c.started_at), None
+    )
     if container is None:
         raise TandemError(f"{name} has no container, so no log. Start it: python -m orchestrator up {name}")
     argv = commands.logs(container.name, follow=follow, tail=tail)

@@ -35,6 +35,11 @@ def up(env_files: Iterable[Path], profile: str, services: Iterable[str]) -> list
     ]
 
 
+def pull(env_files: Iterable[Path], profile: str) -> list[str]:
+    """Pull a profile's weights in a container that is gone afterwards; it dies with the command."""
+    return [*_compose(env_files, profile), "--progress", "quiet", "run", "--rm", "-T", f"pull-{profile}"]
+
+
 def down(env_files: Iterable[Path]) -> list[str]:
     """Stop and remove every container and network of the project; volumes stay."""
     return [*_compose(env_files, EVERY_PROFILE), "--progress", "plain", "down", "--remove-orphans"]

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +100,22 @@ class Engine:
     def images(self) -> frozenset[str]:
         """List the tags of all images on this machine."""
         return frozenset(tag for image in self.client.api.images() for tag in image.get("RepoTags") or ())
+
+    def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:
+        """Start a container that reserves GPUs and does nothing; None when the Engine can, else its own words."""
+        from docker.errors import APIError
+        from docker.types import DeviceRequest
+
+        request = DeviceRequest(driver="nvidia", device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])
+        host = self.client.api.create_host_config(device_requests=[request], network_mode="none")
+        probe = self.client.api.create_container(image, entrypoint=["/usr/bin/busybox", "true"], host_config=host)["Id"]
+        try:
+            self.client.api.start(probe)
+        except APIError as error:
+            return str(error.explanation)
+        finally:
+            self.client.api.remove_container(probe, force=True)
+        return None
 
     def stop(self, service: str) -> None:
         """Stop a service's container and return when it is gone from its GPUs; one that is not there is stopped."""

@@ -44,17 +44,18 @@ class Executor:
     def run(self, target: Profile, operations: Iterable[Operation]) -> None:
         """Do the operations in order. Raises TandemError at the first that fails."""
         todo = list(operations)
-        builds = {operation.subject for operation in todo if operation.kind == "build"}
-        if todo and not builds:
+        if todo and not any(operation.kind == "build" for operation in todo):
             self.view.phase("image", "on this machine")
         for operation in todo:
             match operation.kind:
                 case "render":
                     self._render(operation.subject)
-                case "build" if builds:
-                    # One call builds all: they share layers.
-                    self._build(target, builds)
-                    builds = set()
+                case "build":
+                    self._build(target, operation.subject)
+                case "check":
+                    self._check(target)
+                case "pull":
+                    self._pull(target)
                 case "stop":
                     self.view.phase("container", f"stopping {operation.subject}, which {operation.cause}")
                     self.engine.stop(operation.subject)
@@ -68,40 +69,44 @@ class Executor:
     def abandon(self) -> None:
         """After an interruption: take away the server that was being started."""
         if self.unfinished is not None:
-            services = [self.unfinished, f"pull-{self.unfinished}"]
-            known = self.engine.containers()
-            present = [service for service in services if service in known]
-            if present:
-                self.engine.run(commands.remove(self.project.settings.env_files, present), check=False)
+            if self.unfinished in self.engine.containers():
+                self.engine.run(commands.remove(self.project.settings.env_files, [self.unfinished]), check=False)
             self.unfinished = None
 
     def _render(self, path: str) -> None:
         files = [file for file in project.stale(self.project.folder, self.project.rendered()) if file.path == path]
         project.write(self.project.folder, files)
 
-    def _build(self, target: Profile, tags: set[str]) -> None:
-        self.view.phase("image", f"building {', '.join(sorted(tags))}")
-        services = [service for service, tag in self.project.images(target).items() if tag in tags]
+    def _build(self, target: Profile, tag: str) -> None:
+        self.view.phase("image", f"building {tag}")
+        services = [service for service, wanted in self.project.images(target).items() if wanted == tag]
         self._builds(self.project, self.engine, services, lambda line: self.view.phase("image", line))
+
+    def _check(self, target: Profile) -> None:
+        refusal = self.engine.gpu_refusal(self.project.images(target)["router"], target.gpus)
+        if refusal is not None:
+            raise TandemError(f"{target.name} cannot reserve its GPUs: {failures.cause([refusal])}")
+
+    def _pull(self, target: Profile) -> None:
+        """Pull the weights in a container of their own; its lines are the progress, and the cause when it fails."""
+        self.view.phase("weights", f"looking for {target.model} in the volume")
+        said = [""]
+        for line in self.engine.stream(commands.pull(self.project.settings.env_files, target.name)):
+            said.append(line)
+            found = progress.read(line)
+            if found:
+                self.view.phase(found.phase, found.text)
+        if said[-1] != "=0":
+            raise TandemError(f"{target.name} has no weights: {failures.cause(said[:-1])}")
 
     def _start(self, target: Profile, service: str) -> None:
         if service == target.name:
             self.unfinished = service
             self.view.phase("container", f"creating {service}")
-            self._follow(f"pull-{service}")
-        argv = commands.up(self.project.settings.env_files, target.name, [service])
-        said = list(self.engine.stream(argv))
-        if said[-1] == "=0":
-            self.view.phase("container", f"{service} created")
-        else:
-            raise TandemError(f"{service} could not be started: {failures.cause(self._causes(service, said[:-1]))}")
-
-    def _causes(self, service: str, said: list[str]) -> list[str]:
-        """Choose the lines that tell: those of a pull that failed, else Compose's own."""
-        pulled = self.engine.container(f"pull-{service}")
-        if pulled is not None and pulled.state == "failed":
-            return list(self.engine.log(pulled.name, tail=LOG_LINES))
-        return said
+        said = list(self.engine.stream(commands.up(self.project.settings.env_files, target.name, [service])))
+        if said[-1] != "=0":
+            raise TandemError(f"{service} could not be started: {failures.cause(said[:-1])}")
+        self.view.phase("container", f"{service} created")
 
     def _follow(self, service: str) -> None:
         """Feed the view from a container's log, on a thread of its own, from the time that the container exists."""

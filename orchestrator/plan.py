@@ -1,13 +1,13 @@
 """Decides what has to happen for a model to be up: profiles and what was seen in, operations with causes out. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.profiles import Profile
 from orchestrator.states import Container, Observed
 
-Kind = Literal["render", "build", "stop", "start", "reload", "wait"]
+Kind = Literal["render", "build", "check", "pull", "stop", "start", "reload", "wait"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,42 @@ def plan(target: Profile, observed: Observed, images: Mapping[str, str], digest:
     images gives the image tag of each service that is started; digest is that of the rendered routes.
     """
     operations = [Operation("render", path, "models.toml says otherwise") for path in observed.stale]
-    missing = [tag for tag in dict.fromkeys(images.values()) if tag not in observed.images]
-    operations += [Operation("build", tag, "no such image on this machine") for tag in missing]
-    operations += _evictions(target, observed)
+    # The router first: what is wrong with the port or with Docker shows before any model is stopped.
+    operations += _build(images["router"], observed)
     router = _start("router", observed)
     operations += router
     if not router and observed.routes not in (None, digest):
         operations.append(Operation("reload", "router", "it runs with older routes"))
+    server = _start(target.name, observed)
+    if server:
+        operations += _prepare(target, observed, images[target.name])
     container = observed.containers.get(target.name)
     if container is not None and container.state == "failed" and container.alive:
         # Compose leaves a container alone that runs as it should run, however unwell it is.
         operations.append(Operation("stop", target.name, _fault(container)))
-    server = _start(target.name, observed)
     operations += server
     if server or container is None or container.state != "ready":
         operations.append(Operation("wait", target.name, "ready is when it lists its name and answers"))
     return operations
+
+
+def _build(tag: str, observed: Observed) -> list[Operation]:
+    return [] if tag in observed.images else [Operation("build", tag, "no such image on this machine")]
+
+
+def _prepare(target: Profile, observed: Observed, image: str) -> list[Operation]:
+    """Everything that a start needs and that takes long or may fail comes before another model is stopped for it."""
+    operations = []
+    if target.gpus:
+        operations.append(Operation("check", _gpus(target.gpus), "Docker must be able to reserve them"))
+    operations += _build(image, observed)
+    if target.pull and not target.local:
+        operations.append(Operation("pull", target.model, "a server starts with all of its weights in the volume"))
+    return operations + _evictions(target, observed)
+
+
+def _gpus(ids: Sequence[int]) -> str:
+    return ("GPU " if len(ids) == 1 else "GPUs ") + ", ".join(map(str, ids))
 
 
 def _evictions(target: Profile, observed: Observed) -> list[Operation]:
@@ -57,8 +77,7 @@ def _evictions(target: Profile, observed: Observed) -> list[Operation]:
     for service, container in observed.containers.items():
         shared = overlaps(target, container.gpus)
         if service != target.name and container.alive and shared:
-            noun = "GPU" if len(shared) == 1 else "GPUs"
-            cause = f"holds {noun} {', '.join(map(str, shared))}, which {target.name} needs"
+            cause = f"holds {_gpus(shared)}, which {target.name} needs"
             found.append(Operation("stop", service, cause))
     return found
 

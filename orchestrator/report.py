@@ -46,7 +46,7 @@ def running(containers: Mapping[str, Container]) -> str:
 
 def status_json(project: Project, containers: Mapping[str, Container]) -> dict[str, Any]:
     """Each profile's state, for scripts; since is RFC 3339 in UTC, null when it does not run."""
-    rows = [_row(project, profile, containers.get(profile.name)) for profile in project.profiles.values()]
+    rows = [_row(project, profile, containers) for profile in project.profiles.values()]
     router = containers.get("router")
     return {
         "address": f"{project.settings.address}/v1",
@@ -55,11 +55,13 @@ def status_json(project: Project, containers: Mapping[str, Container]) -> dict[s
     }
 
 
-def _row(project: Project, profile: Profile, container: Container | None) -> dict[str, Any]:
+def _row(project: Project, profile: Profile, containers: Mapping[str, Container]) -> dict[str, Any]:
+    container, pull = containers.get(profile.name), containers.get(f"pull-{profile.name}")
     runs = container is not None and container.alive
+    pulling = pull is not None and pull.alive
     return {
         "profile": profile.name,
-        "state": container.state if container else "stopped",
+        "state": "starting" if pulling else container.state if container else "stopped",
         "gpus": profile.gpus,
         "since": container.started_at[:19] + "Z" if container and runs and container.started_at else None,
         "model": profile.served_model_name,

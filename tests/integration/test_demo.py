@@ -131,7 +131,7 @@ def test_a_stream_arrives_token_by_token_and_not_at_the_end(demo: Stack) -> None
         if line.startswith(b"data: {"):
             arrivals.append(time.monotonic() - began)
     connection.close()
-    assert len(arrivals) >= 400
+    assert len(arrivals) >= 100
     # Held back anywhere on its way, the first would come with the last.
     assert arrivals[0] < arrivals[-1] / 4
     middle = sum(arrivals[-1] / 4 < arrival < arrivals[-1] * 3 / 4 for arrival in arrivals)

@@ -111,3 +111,14 @@ def test_a_second_build_does_nothing_again(images: Checkout) -> None:
 def test_which_base_image_is_used_and_why_is_said(images: Checkout) -> None:
     said = images.tandem("build", "demo").stderr
     assert re.search(r"^base image: \S+, as .+", said, re.MULTILINE)
+
+
+def test_compose_alone_builds_an_image_that_is_missing(images: Checkout) -> None:
+    from orchestrator import host
+
+    bases = ("debian:bookworm-slim", "tandem/base:bookworm")
+    base = next(image for image in bases if images.run(["docker", "image", "inspect", image]).returncode == 0)
+    assert images.run(["docker", "image", "rm", ROUTER]).returncode == 0
+    built = images.compose("build", "router", TANDEM_BASE_IMAGE=base, TANDEM_DEBIAN_MIRROR=host.debian_mirror())
+    assert built.returncode == 0, built.stderr
+    assert config(images, ROUTER)["User"] == "www-data"

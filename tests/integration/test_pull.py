@@ -87,6 +87,6 @@ def test_a_model_that_the_hub_does_not_have_ends_up_with_one_line_that_says_so(s
     done = small.tandem("up", "absent", seconds=120)
     assert done.returncode == 1
     fault = done.stderr[done.stderr.index("error: ") :]
-    assert fault.startswith("error: absent could not be started: tandem: could not pull Tandem/absent (master): ")
+    assert fault.startswith("error: absent has no weights: tandem: could not pull Tandem/absent (master): ")
     assert "ModelScope has no such model or revision; see `model` and `revision` in models.toml" in fault
     assert "Traceback" not in done.stderr

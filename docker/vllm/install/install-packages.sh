@@ -3,9 +3,9 @@
 set -eu
 version=$1 build=$2
 here=$(dirname "$0")
-requirements=$here/requirements/$version-$build.txt
+requirements=$here/../requirements/$version-$build.txt
 if [ ! -f "$requirements" ]; then
-    echo "install-packages: no requirements for vLLM $version $build; there are: $(cd "$here/requirements" && echo ./*-*.txt)" >&2
+    echo "install-packages: no requirements for vLLM $version $build; there are: $(cd "$here/../requirements" && echo ./*-*.txt)" >&2
     exit 1
 fi
 
