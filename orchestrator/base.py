@@ -45,11 +45,11 @@ def choose(engine: Engine, wanted: str, mirror: str, say: Callable[[str], None])
     if refusal is None:
         return Base(REGISTRY_IMAGE, "the image registry answers")
     say(f"base image: made with debootstrap, as {refusal}")
-    _make(engine, mirror, say)
+    _make(engine, mirror, refusal, say)
     return Base(OWN_IMAGE, refusal)
 
 
-def _make(engine: Engine, mirror: str, say: Callable[[str], None]) -> None:
+def _make(engine: Engine, mirror: str, refusal: str, say: Callable[[str], None]) -> None:
     if shutil.which("debootstrap") is None and not Path("/usr/sbin/debootstrap").exists():
         raise TandemError(
             "No image registry answers, and debootstrap, which can make the base image, is not installed. "
@@ -73,7 +73,10 @@ def _make(engine: Engine, mirror: str, say: Callable[[str], None]) -> None:
         try:
             for line in engine.stream(argv + ([mirror] if mirror else [])):
                 if line.startswith("E:"):
-                    raise TandemError(f"debootstrap failed: {line}")
+                    raise TandemError(
+                        f"{refusal}, and debootstrap cannot make the base image: {line}\n"
+                        "  Name a mirror in .env: TANDEM_DEBIAN_MIRROR for debootstrap, or TANDEM_BASE_IMAGE."
+                    )
                 if line == "=0":
                     _import(engine, root, target)
                     return

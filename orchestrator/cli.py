@@ -195,6 +195,7 @@ def down(
 
     whole = _project(context)
     engine = _engine(whole)
+    engine.check()
     files = whole.settings.env_files
     if name is None:
         engine.run(commands.down(files))

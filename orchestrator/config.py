@@ -5,9 +5,12 @@ from typing import Any
 
 from orchestrator.complaints import shape_problems
 from orchestrator.errors import ConfigError
+from orchestrator.problems import Path, Problem
 from orchestrator.profiles import Profile
-from orchestrator.rules import clashes, rule_problems
+from orchestrator.rules import Fault, clashes, faults
 from orchestrator.versions import Versions
+
+Table = dict[str, Any]
 
 
 def load(text: str, versions: Versions, *, where: str = "models.toml") -> dict[str, Profile]:
@@ -20,33 +23,44 @@ def load(text: str, versions: Versions, *, where: str = "models.toml") -> dict[s
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{where}: not TOML: {error}"]) from None
     problems = shape_problems(data)
-    tables = data.get("models")
-    profiles: dict[str, Profile] = {}
-    for name, table in tables.items() if isinstance(tables, dict) else ():
-        if not _faulty(f"models.{name}", problems):
-            profile = _profile(name, _sound(data.get("defaults"), problems), table, versions)
-            found = rule_problems(profile, versions)
-            problems += found
-            profiles[name] = profile
+    wrong = {problem.path for problem in problems}
+    defaults = data["defaults"] if isinstance(data.get("defaults"), dict) else {}
+    tables = data["models"] if isinstance(data.get("models"), dict) else {}
+    profiles = {}
+    for name, table in tables.items():
+        if isinstance(table, dict):
+            profile, doubtful = _profile(name, defaults, table, versions, wrong)
+            found = [fault for fault in faults(profile, versions) if not fault.keys & doubtful]
+            problems += [Problem(_origin(fault, name, table), fault.fact) for fault in found]
+            if not {"served_model_name", "aliases"} & doubtful:
+                profiles[name] = profile
     problems += clashes(list(profiles.values()))
     if problems:
-        raise ConfigError([f"{where}: {problem}" for problem in problems])
+        raise ConfigError([f"{where}: {problem}" for problem in dict.fromkeys(problems)])
     return profiles
 
 
-def _faulty(path: str, problems: list[str]) -> bool:
-    return any(problem.startswith((f"{path}.", f"{path}:")) for problem in problems)
-
-
-def _sound(defaults: Any, problems: list[str]) -> dict[str, Any]:
-    """Leave out what is wrong in [defaults], so that the profiles' own faults are still found."""
-    if not isinstance(defaults, dict):
-        return {}
-    return {key: value for key, value in defaults.items() if not _faulty(f"defaults.{key}", problems)}
-
-
-def _profile(name: str, defaults: dict[str, Any], table: dict[str, Any], versions: Versions) -> Profile:
-    merged = {"served_model_name": name, "vllm": versions.default, **defaults, **table}
+def _profile(
+    name: str, defaults: Table, table: Table, versions: Versions, wrong: set[Path]
+) -> tuple[Profile, frozenset[str]]:
+    """Fill in the defaults, leaving out what is known to be wrong; name the keys that are in doubt because of it."""
+    of_defaults = {str(path[1]) for path in wrong if path[0] == "defaults" and len(path) > 1}
+    of_table = {str(path[2]) for path in wrong if path[:2] == ("models", name) and len(path) > 2}
+    below = {key: value for key, value in defaults.items() if key not in of_defaults}
+    above = {key: value for key, value in table.items() if key not in of_table}
+    # "org/name" stands for a model that is missing or wrong; no rule about it is heard then.
+    merged = {"model": "org/name", "served_model_name": name, "vllm": versions.default, **below, **above}
     for key in ("args", "env"):
-        merged[key] = {**defaults.get(key, {}), **table.get(key, {})}
-    return Profile(name=name, **merged)
+        merged[key] = {**below.get(key, {}), **above.get(key, {})}
+    return Profile(name=name, **merged), frozenset((of_defaults - set(table)) | of_table)
+
+
+def _origin(fault: Fault, name: str, table: Table) -> Path:
+    """A fault of one key that only [defaults] gives belongs there, once, and not to every profile."""
+    given = {**table, **{key: table.get(key, {}) for key in ("args", "env")}}
+    level: Any = given
+    for part in fault.path[: 2 if fault.path[:1] in (("args",), ("env",)) else 1]:
+        if part not in level:
+            return ("models", name, *fault.path) if len(fault.keys) > 1 else ("defaults", *fault.path)
+        level = level[part]
+    return ("models", name, *fault.path)

@@ -1,5 +1,6 @@
 """The one module that talks to Docker: the Engine through its SDK, Compose and buildx through Docker's CLI."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,6 +125,22 @@ class Engine:
             # The container's own stop_grace_period, and some time for the daemon.
             self.client.api.stop(container.name, timeout=30)
 
+    def remove(self, service: str) -> None:
+        """Remove a service's container, running or not; one that is not there is removed."""
+        from docker.errors import NotFound
+
+        container = self.container(service)
+        if container is not None:
+            with contextlib.suppress(NotFound):
+                self.client.api.remove_container(container.name, force=True)
+
+    def restarts(self, service: str, policy: "Literal['no', 'unless-stopped']") -> None:
+        """Set whether Docker starts a service's container again by itself: "no" or "unless-stopped"."""
+        container = self.container(service)
+        if container is not None:
+            wanted: Any = {"Name": policy, "MaximumRetryCount": 0}  # the stubs know neither of these names
+            self.client.api.update_container(container.name, restart_policy=wanted)
+
     def signal(self, service: str, signal: str) -> None:
         """Send a signal to a service's main process."""
         container = self.container(service)
@@ -210,6 +227,7 @@ def _container(details: dict[str, Any]) -> Container:
         gpus=tuple(int(gpu) for gpu in gpus.split(",") if gpu),
         config_hash=labels.get("com.docker.compose.config-hash", ""),
         oom_killed=state["OOMKilled"],
+        restarts_itself=details["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no"),
     )
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Literal, NoReturn
 
 from orchestrator import builder, commands, failures, http, progress, project
 from orchestrator.engine import Engine
@@ -10,9 +11,12 @@ from orchestrator.errors import TandemError
 from orchestrator.plan import Operation
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
+from orchestrator.states import Container
 from orchestrator.view import View
 
 POLL_SECONDS = 0.5
+# The restart policy of service.yaml, which a server gets back once it is ready.
+KEPT: Literal["unless-stopped"] = "unless-stopped"
 # What a failed server said last; its cause is within these lines, a traceback of several processes included.
 LOG_LINES = 600
 
@@ -38,6 +42,10 @@ class Executor:
         self._builds = builds
         self._clock = clock
         self._pause = pause
+        # The service whose container is fetching weights for this run.
+        self._pulling: str | None = None
+        # Set when nobody watches the progress of a start any more.
+        self._done = threading.Event()
         # The service that this run started and that is not ready yet.
         self.unfinished: str | None = None
 
@@ -65,13 +73,18 @@ class Executor:
                     self.engine.signal("router", "SIGHUP")
                 case "wait":
                     self._wait(target)
+                case "keep":
+                    self.engine.restarts(operation.subject, KEPT)
 
     def abandon(self) -> None:
-        """After an interruption: take away the server that was being started."""
+        """After an interruption: take away the server that was being started, if this run started it."""
+        self._done.set()
+        if self._pulling is not None:
+            # Compose leaves the container behind when it is told to end; what it fetched stays in the volume.
+            self.engine.remove(self._pulling)
         if self.unfinished is not None:
-            if self.unfinished in self.engine.containers():
-                self.engine.run(commands.remove(self.project.settings.env_files, [self.unfinished]), check=False)
-            self.unfinished = None
+            self.engine.remove(self.unfinished)
+        self._pulling = self.unfinished = None
 
     def _render(self, path: str) -> None:
         files = [file for file in project.stale(self.project.folder, self.project.rendered()) if file.path == path]
@@ -90,12 +103,14 @@ class Executor:
     def _pull(self, target: Profile) -> None:
         """Pull the weights in a container of their own; its lines are the progress, and the cause when it fails."""
         self.view.phase("weights", f"looking for {target.model} in the volume")
+        self._pulling = f"pull-{target.name}"
         said = [""]
         for line in self.engine.stream(commands.pull(self.project.settings.env_files, target.name)):
             said.append(line)
             found = progress.read(line)
             if found:
                 self.view.phase(found.phase, found.text)
+        self._pulling = None
         if said[-1] != "=0":
             raise TandemError(f"{target.name} has no weights: {failures.cause(said[:-1])}")
 
@@ -106,6 +121,9 @@ class Executor:
         said = list(self.engine.stream(commands.up(self.project.settings.env_files, target.name, [service])))
         if said[-1] != "=0":
             raise TandemError(f"{service} could not be started: {failures.cause(said[:-1])}")
+        if service == target.name:
+            # One that dies while it starts stays dead, with its own exit code, until it has been ready once.
+            self.engine.restarts(service, "no")
         self.view.phase("container", f"{service} created")
 
     def _follow(self, service: str) -> None:
@@ -115,15 +133,15 @@ class Executor:
             engine = Engine(self.engine.folder, self.engine.project, self.engine.environment)
             began = time.time()
             try:
-                while self.unfinished is not None:
+                while not self._done.is_set():
                     container = engine.container(service)
                     if container is not None and container.status == "running":
                         for line in engine.log(container.name, since=began - 5, follow=True):
                             found = progress.read(line)
-                            if found and self.unfinished is not None:
+                            if found and not self._done.is_set():
                                 self.view.phase(found.phase, found.text)
                         return
-                    time.sleep(POLL_SECONDS)
+                    self._done.wait(POLL_SECONDS)
             except Exception:  # noqa: S110, BLE001 (progress is a courtesy: the start goes on and tells of its own faults)
                 pass
 
@@ -131,35 +149,42 @@ class Executor:
 
     def _wait(self, target: Profile) -> None:
         """Return when the server is ready: healthy, and it has answered one token through the router."""
-        self.unfinished = self.unfinished or target.name
+        ours = self.unfinished == target.name
         self.view.phase("weights", f"{target.model} {'is a folder here' if target.local else 'is in the volume'}")
         self.view.phase("engine", "waiting for the server")
         self._follow(target.name)
         deadline = self._clock() + target.ready_timeout
         reason = "it never became healthy"
-        while self._clock() < deadline:
+        deaths: int | None = 0 if ours else None
+        while True:
             container = self.engine.container(target.name)
             if container is None:
                 raise TandemError(f"{target.name} was removed while it started")
-            if container.state in ("failed", "stopped") or container.restarts:
-                self._fail(target, container.name, "died while starting")
+            deaths = container.restarts if deaths is None else deaths
+            if container.state in ("failed", "stopped") or container.restarts > deaths:
+                self._fail(target, container, "died while starting")
             if container.state == "ready":
                 self.view.phase("ready", "asking for a first token")
                 fault = self._answers(self.project.settings.address, target.served_model_name)
                 if fault is None:
+                    if ours or not container.restarts_itself:
+                        self.engine.restarts(target.name, KEPT)
                     self.unfinished = None
+                    self._done.set()
                     return
                 reason = f"it is healthy but does not answer: {fault}"
+            if self._clock() >= deadline:
+                self._fail(target, container, f"was not ready in {target.ready_timeout} s: {reason}")
             self._pause(POLL_SECONDS)
-        self._fail(
-            target, f"{self.engine.project}-{target.name}", f"was not ready in {target.ready_timeout} s: {reason}"
-        )
 
-    def _fail(self, target: Profile, container: str, what: str) -> None:
+    def _fail(self, target: Profile, container: Container, what: str) -> NoReturn:
         """Stop a server that failed, so that it does not restart for ever, and raise with the line that says why."""
-        lines = list(self.engine.log(container, tail=LOG_LINES))
+        lines = list(self.engine.log(container.name, tail=LOG_LINES))
+        if container.oom_killed:
+            lines.append("OOMKilled: the kernel ended it, as the machine ran out of memory")
         self.engine.stop(target.name)
         self.unfinished = None
+        self._done.set()
         raise TandemError(
-            f"{target.name} {what}: {failures.cause(lines)}\nThe rest: python -m orchestrator logs {target.name}"
+            f"{target.name} {what}: {failures.cause(lines)}\n  The rest: python -m orchestrator logs {target.name}"
         )

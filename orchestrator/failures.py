@@ -17,7 +17,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          "another container has this name: 'docker rm -f' it, or set COMPOSE_PROJECT_NAME in .env"),
         (r"No such image|pull access denied|(?:image|reference).*not found",
          "the image is missing: 'python -m orchestrator build'"),
-        (r"no space left on device", "the disk is full: 'docker system df' shows what Docker holds"),
+        (r"(?i)no space left on device", "the disk is full: 'docker system df' shows what Docker holds"),
+        (r"weights missing: /local/", "the folder holds no model; see `model` in models.toml"),
         (r"weights missing: ", "the weights are not in the volume"),
         (
             r"could not pull .*(?:404|10010205001|NotExist)",
@@ -31,6 +32,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"is greater than the derived max_model_len", "lower max_model_len to what the model was made for"),
         (r"The NVIDIA driver on your system is too old|CUDA driver version is insufficient",
          "update the NVIDIA driver: vLLM 0.32 needs 580 or newer"),
+        (r"Insufficient space in /dev/shm|No space left on device.*/dev/shm", "raise shm_size in models.toml"),
+        (r"^OOMKilled", "it needs more memory than there is free; under WSL2, see memory in .wslconfig"),
         (r"unrecognized arguments: |invalid choice: |argument --\S+: ", "see args in models.toml"),
         (r"Permission denied: '/(?:local|models)", "the server runs as user 1000 and cannot read it: chmod -R a+rX"),
         (r"failed to resolve source metadata for|failed to do request|no such host",
@@ -40,8 +43,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 # What vLLM and Python put before the message: "(EngineCore pid=25) ERROR 11-23 00:41:55 [core.py:133] ".
 _PREFIX = re.compile(r"^(?:\([^)]*pid=\d+\) )?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\] ?)?")
 # The first process to fail says why; those above it only say that it failed.
-_HOLLOW = re.compile(r"Engine core initialization failed|WorkerProc initialization failed|raise |DistStoreError")
-_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b(?::|$)")
+_HOLLOW = re.compile(
+    r"\d+ validation errors? for |Engine core initialization failed|WorkerProc initialization failed|DistStoreError"
+)
+_EXCEPTION = re.compile(r"^(?:(?:[\w.]+\.)?(?:[A-Z]\w*(?:Error|Exit|Interrupt)|\w*Exception)\b(?::|$)|Value error, )")
 
 
 def cause(lines: Iterable[str]) -> str:
@@ -58,7 +63,14 @@ def cause(lines: Iterable[str]) -> str:
 
 
 def build_cause(lines: Iterable[str]) -> str:
-    """Name the cause of a failed build: a known line, else what the failing step itself said last."""
-    said = [re.sub(r"^#\d+ (?:[\d.]+ )?", "", line).strip() for line in lines]
-    errors = [line for line in said if re.match(r"(?:E: |error: |ERROR: |\w+: .*(?:failed|cannot|no ))", line)]
-    return cause(errors or said)
+    """Name the cause of a failed build: what the failing step itself said, else BuildKit's own words."""
+    said = [re.sub(r"^(?:#\d+ )?(?:\d+\.\d+ )?", "", line).strip() for line in lines]
+    # BuildKit repeats the end of the step that failed between two rules, under its name.
+    starts = [index for index, line in enumerate(said) if line.startswith("> [") and line.endswith(":")]
+    if starts:
+        step = said[starts[-1] + 1 :]
+        step = [line for line in step[: step.index("------") if "------" in step else None] if line]
+        telling = [line for line in step if re.match(r"E: |error: |ERROR: ", line)]
+        if step:
+            return cause(telling or step)
+    return cause([line for line in said if line.startswith("ERROR: ")] or said)

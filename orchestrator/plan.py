@@ -7,7 +7,7 @@ from typing import Literal
 from orchestrator.profiles import Profile
 from orchestrator.states import Container, Observed
 
-Kind = Literal["render", "build", "check", "pull", "stop", "start", "reload", "wait"]
+Kind = Literal["render", "build", "check", "pull", "stop", "start", "reload", "wait", "keep"]
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,17 @@ def plan(target: Profile, observed: Observed, images: Mapping[str, str], digest:
     if not router and observed.routes not in (None, digest):
         operations.append(Operation("reload", "router", "it runs with older routes"))
     server = _start(target.name, observed)
+    container = observed.containers.get(target.name)
+    if not server and container is not None and container.state == "ready":
+        if not container.restarts_itself:
+            # An `up` was killed between the start and its end.
+            operations.append(Operation("keep", target.name, "Docker would not start it again with the machine"))
+        return operations
     if server:
         operations += _prepare(target, observed, images[target.name])
-    container = observed.containers.get(target.name)
-    if container is not None and container.state == "failed" and container.alive:
-        # Compose leaves a container alone that runs as it should run, however unwell it is.
-        operations.append(Operation("stop", target.name, _fault(container)))
+    operations += _evictions(target, observed)
     operations += server
-    if server or container is None or container.state != "ready":
-        operations.append(Operation("wait", target.name, "ready is when it lists its name and answers"))
-    return operations
+    return [*operations, Operation("wait", target.name, "ready is when it lists its name and answers")]
 
 
 def _build(tag: str, observed: Observed) -> list[Operation]:
@@ -64,7 +65,7 @@ def _prepare(target: Profile, observed: Observed, image: str) -> list[Operation]
     operations += _build(image, observed)
     if target.pull and not target.local:
         operations.append(Operation("pull", target.model, "a server starts with all of its weights in the volume"))
-    return operations + _evictions(target, observed)
+    return operations
 
 
 def _gpus(ids: Sequence[int]) -> str:
@@ -83,11 +84,13 @@ def _evictions(target: Profile, observed: Observed) -> list[Operation]:
 
 
 def _start(service: str, observed: Observed) -> list[Operation]:
+    """Start a service unless it runs as it should; first stop one that Compose would leave alone, unwell as it is."""
     container = observed.containers.get(service)
     if container is None:
         return [Operation("start", service, "not created yet")]
-    if container.state == "failed":
-        return [Operation("start", service, _fault(container))]
+    if container.status == "paused" or container.state == "failed":
+        stop = [Operation("stop", service, _fault(container))] if container.alive else []
+        return [*stop, Operation("start", service, _fault(container))]
     if not container.alive:
         return [Operation("start", service, f"is {container.status}")]
     if not observed.current(service):
@@ -96,6 +99,8 @@ def _start(service: str, observed: Observed) -> list[Operation]:
 
 
 def _fault(container: Container) -> str:
+    if container.status == "paused":
+        return "is paused"
     if container.status == "running":
         return "runs but no longer answers its health check"
     return f"{container.status} with exit code {container.exit_code}"

@@ -2,9 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-ArgValue = bool | int | float | str | list[str | int | float] | dict[str, Any]
+# What a flag may be given; rules.py looks at the values, as pydantic's errors about unions are hard to read.
+_ARGS_SCHEMA = {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [
+            {"type": ["boolean", "integer", "number", "string", "object"]},
+            {"type": "array", "items": {"type": ["integer", "number", "string"]}},
+        ]
+    },
+}
 Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 Image = Literal["cuda", "cpu"]
 
@@ -43,7 +52,9 @@ class Options(BaseModel):
     pull: bool = Field(
         True, description="Pull the weights before the start; false: the server fetches them by id from ModelScope."
     )
-    args: dict[str, ArgValue] = Field({}, description="Any other flag of `vllm serve`, without its dashes.")
+    args: Annotated[dict[str, Any], WithJsonSchema(_ARGS_SCHEMA)] = Field(
+        {}, description="Any other flag of `vllm serve`, without its dashes."
+    )
     env: dict[str, str] = Field({}, description="Environment variables of the server.")
 
 

@@ -52,7 +52,11 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
     known = versions.load((folder / "docker/vllm/versions.toml").read_text())
     faults: list[str] = []
     found: dict[str, Profile] = {}
-    in_force = settings.load(folder, env_files, shell)
+    in_force = Settings({}, ())
+    try:
+        in_force = settings.load(folder, env_files, shell)
+    except ConfigError as error:
+        faults += error.problems
     try:
         found = config.load(_text(folder / "models.toml"), known)
     except ConfigError as error:
@@ -70,9 +74,9 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {error}"]) from None
+        raise ConfigError([f"{path}: cannot be read: {settings.unreadable(error)}"]) from None
 
 
 def stale(folder: Path, files: Iterable[render.File]) -> list[render.File]:

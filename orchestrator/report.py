@@ -11,7 +11,7 @@ from orchestrator.states import Container
 
 def curl(address: str, model: str) -> str:
     """Give the tutorial's curl line for a model."""
-    body = json.dumps({"model": model, "prompt": "你是谁?"}, ensure_ascii=False)
+    body = json.dumps({"model": model, "prompt": "你是谁?"}, ensure_ascii=False).replace("'", "'\\''")
     return f"curl {address}/v1/completions -H \"Content-Type: application/json\" -d '{body}'"
 
 

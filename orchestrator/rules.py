@@ -1,12 +1,17 @@
-"""Which combinations of a well-formed models.toml cannot work. Pure."""
+"""Which well-formed values of models.toml cannot work, alone or together. Pure."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+from orchestrator.problems import Path, Problem, show
 from orchestrator.profiles import Profile
 from orchestrator.versions import Versions
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-MODEL_ID = re.compile(r"[\w.-]+/[\w.-]+")
+MODEL_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = frozenset({"router", "activator", "engine-proxy", "example"})
 # Flags that have a typed key, or that the container's own wiring depends on.
 TYPED_FLAGS = {
@@ -23,93 +28,127 @@ TYPED_FLAGS = {
     "model": "model",
     "revision": "revision",
 }
-FIXED_FLAGS = frozenset({"host", "port"})
+FIXED_FLAGS = frozenset({"host", "port", "uds", "root-path", "api-key", "ssl-keyfile", "ssl-certfile"})
 
 
-def rule_problems(profile: Profile, versions: Versions) -> list[str]:
-    """Say which combinations of a well-formed profile cannot work, one line each."""
-    return [
-        f"models.{profile.name}{fault}"
-        for check in (_name_faults, _model_faults, _image_faults, _gpu_faults, _args_faults, _env_faults)
-        for fault in check(profile, versions)
-    ]
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong: the path within a profile, the fact, and the keys that it follows from (else the path's own)."""
+
+    path: Path
+    fact: str
+    follows_from: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the profile that must be right themselves for this to be a fault."""
+        return frozenset(self.follows_from or map(str, self.path[:1]))
 
 
-def _name_faults(profile: Profile, _: Versions) -> list[str]:
+def faults(profile: Profile, versions: Versions) -> Iterator[Fault]:
+    """Name every fault of a well-formed profile."""
+    yield from _name(profile)
+    yield from _model(profile)
+    yield from _served_names(profile)
+    yield from _image(profile, versions)
+    yield from _gpus(profile)
+    yield from _args(profile)
+    yield from _env(profile)
+
+
+def _name(profile: Profile) -> Iterator[Fault]:
     if not NAME.fullmatch(profile.name):
-        return [": a profile's name is lower-case letters, digits and single hyphens and begins with a letter"]
-    if profile.name in RESERVED or profile.name.startswith("pull-"):
-        return [f": the name is taken by Tandem itself ({', '.join(sorted(RESERVED))}, pull-...)"]
-    return []
+        words = "words of lower-case letters and digits, joined by single hyphens, and begins with a letter"
+        yield Fault((), f"a profile's name is {words}")
+    elif profile.name in RESERVED or profile.name.startswith("pull-"):
+        yield Fault((), f"the name is taken by Tandem itself ({', '.join(sorted(RESERVED))}, pull-...)")
 
 
-def _model_faults(profile: Profile, _: Versions) -> list[str]:
-    faults = []
+def _model(profile: Profile) -> Iterator[Fault]:
     if not profile.local and not MODEL_ID.fullmatch(profile.model):
-        faults.append(
-            f'.model: should be org/name on ModelScope, or a folder that begins with ./ or /, got "{profile.model}"'
-        )
+        valid = "org/name on ModelScope, or a folder that begins with ./ or /"
+        yield Fault(("model",), f"should be {valid}, got {show(profile.model)}")
     if profile.local and not profile.pull:
-        faults.append(".pull: false means that the server fetches the model by its id, but model is a folder")
-    return faults
+        fact = "false means that the server fetches the model by its id, but model is a folder"
+        yield Fault(("pull",), fact, ("pull", "model"))
 
 
-def _image_faults(profile: Profile, versions: Versions) -> list[str]:
+def _served_names(profile: Profile) -> Iterator[Fault]:
+    if profile.served_model_name.startswith("-") and profile.served_model_name != profile.name:
+        yield Fault(("served_model_name",), f"should not begin with a hyphen, got {show(profile.served_model_name)}")
+    for place, alias in enumerate(profile.aliases):
+        if alias.startswith("-"):
+            yield Fault(("aliases", place), f"should not begin with a hyphen, got {show(alias)}")
+    if len(set(profile.names)) != len(profile.names):
+        fact = f"should be names other than {show(profile.served_model_name)}, each once, got {show(profile.aliases)}"
+        yield Fault(("aliases",), fact, ("aliases", "served_model_name"))
+
+
+def _image(profile: Profile, versions: Versions) -> Iterator[Fault]:
     if profile.vllm not in versions.builds:
-        return [f'.vllm: should be one of {", ".join(versions.builds)}, got "{profile.vllm}"']
-    if profile.image not in versions.builds[profile.vllm]:
+        yield Fault(("vllm",), f"should be one of {', '.join(versions.builds)}, got {show(profile.vllm)}")
+    elif profile.image not in versions.builds[profile.vllm]:
         builds = ", ".join(versions.builds[profile.vllm])
-        return [f".image: vLLM {profile.vllm} has no {profile.image} build; it has {builds}"]
-    return []
+        fact = f"vLLM {profile.vllm} has no {profile.image} build; it has {builds}"
+        yield Fault(("image",), fact, ("image", "vllm"))
 
 
-def _gpu_faults(profile: Profile, _: Versions) -> list[str]:
-    faults = []
+def _gpus(profile: Profile) -> Iterator[Fault]:
+    both = ("gpus", "image")
     if profile.image == "cpu" and profile.gpus:
-        faults.append(f".gpus: image is cpu, so gpus should be [], got {profile.gpus}")
+        yield Fault(("gpus",), f"image is cpu, so gpus should be [], got {profile.gpus}", both)
     if profile.image == "cuda" and not profile.gpus:
-        faults.append(".gpus: image is cuda, so gpus should name at least one GPU, such as [0, 1]")
+        yield Fault(("gpus",), "image is cuda, so gpus should name at least one GPU, such as [0, 1]", both)
     if len(set(profile.gpus)) != len(profile.gpus):
-        faults.append(f".gpus: should name each GPU once, got {profile.gpus}")
+        yield Fault(("gpus",), f"should name each GPU once, got {profile.gpus}")
     if profile.image == "cuda" and 0 < len(profile.gpus) < profile.tensor_parallel_size:
-        faults.append(
-            f".tensor_parallel_size: should be at most {len(profile.gpus)}, as gpus is {profile.gpus}, "
-            f"got {profile.tensor_parallel_size}"
-        )
-    return faults
+        fact = f"should be at most {len(profile.gpus)}, as gpus is {profile.gpus}, got {profile.tensor_parallel_size}"
+        yield Fault(("tensor_parallel_size",), fact, ("tensor_parallel_size", *both))
 
 
-def _args_faults(profile: Profile, _: Versions) -> list[str]:
-    faults = []
-    for flag in profile.args:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", flag):
-            faults.append(
-                f".args.{flag}: a flag is lower-case words with hyphens and without its dashes, such as max-num-seqs"
-            )
-        elif flag in TYPED_FLAGS:
-            faults.append(f".args.{flag}: has a key of its own, use {TYPED_FLAGS[flag]}")
-        elif flag in FIXED_FLAGS:
-            faults.append(
-                f".args.{flag}: is fixed, the router finds the server by it; TANDEM_PORT is the router's port"
-            )
-    return faults
+def _args(profile: Profile) -> Iterator[Fault]:
+    for flag, value in profile.args.items():
+        meant = flag.lstrip("-").replace("_", "-").removeprefix("no-")
+        if meant in TYPED_FLAGS:
+            yield Fault(("args", flag), f"has a key of its own, use {TYPED_FLAGS[meant]}")
+        elif meant in FIXED_FLAGS:
+            fact = "is fixed, the router finds the server by it; TANDEM_PORT is the router's port"
+            yield Fault(("args", flag), fact)
+        elif not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", flag):
+            fact = "a flag is lower-case words with hyphens and without its dashes, such as max-num-seqs"
+            yield Fault(("args", flag), fact)
+        else:
+            yield from _argument(("args", flag), value)
 
 
-def _env_faults(profile: Profile, _: Versions) -> list[str]:
-    return [
-        f".env.{name}: a variable's name is letters, digits and underscores"
-        for name in profile.env
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
-    ]
+def _argument(path: Path, value: Any) -> Iterator[Fault]:
+    """Name what a command line cannot hold: dates anywhere, and more than words in a list that becomes words."""
+    if isinstance(value, list) and len(path) == 2:
+        for place, element in enumerate(value):
+            if isinstance(element, bool) or not isinstance(element, (str, int, float)):
+                yield Fault((*path, place), f"should be a number or string, got {show(element)}")
+    elif isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, element in inner:
+            yield from _argument((*path, key), element)
+    elif not isinstance(value, (bool, int, float, str)):
+        yield Fault(path, f"should be a boolean, number, string, list or table, got {show(value)}")
 
 
-def clashes(profiles: list[Profile]) -> list[str]:
-    """Say which names two profiles both answer to, one line each."""
+def _env(profile: Profile) -> Iterator[Fault]:
+    for name in profile.env:
+        if not VARIABLE.fullmatch(name):
+            fact = "a variable's name is letters, digits and underscores and does not begin with a digit"
+            yield Fault(("env", name), fact)
+
+
+def clashes(profiles: list[Profile]) -> list[Problem]:
+    """Say which names two profiles both answer to; a profile's own name is one of them."""
     owner: dict[str, str] = {}
     problems = []
     for profile in profiles:
-        for name in profile.names:
-            if name in owner:
-                problems.append(f'models.{profile.name}: the name "{name}" already belongs to models.{owner[name]}')
-            owner.setdefault(name, profile.name)
+        for name in dict.fromkeys([profile.name, *profile.names]):
+            if owner.setdefault(name, profile.name) != profile.name:
+                fact = f"the name {show(name)} already belongs to models.{owner[name]}"
+                problems.append(Problem(("models", profile.name), fact))
     return problems

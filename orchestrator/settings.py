@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import ConfigError
 from orchestrator.profiles import Profile
+from orchestrator.render.serve import OVERRIDABLE, variable
 
 # Every setting of ours, and what it is when nobody sets it. env/example.env explains them.
 KNOWN = {
@@ -20,7 +21,11 @@ KNOWN = {
     "TANDEM_WHEELS": "",
     "TANDEM_CA_BUNDLE": "",
 }
-SECRET_IN_URL = re.compile(r"//[^/@\s]+:[^/@\s]+@")
+# The names that mean something to us; what else stands in an env file is the user's and Compose's alone.
+OURS = re.compile(
+    r"^(?:TANDEM_|COMPOSE_)|_(?:MAX_MODEL_LEN|GPU_MEMORY_UTILIZATION)$|^(?:MODELSCOPE_ENDPOINT|HTTPS?_PROXY|NO_PROXY)$"
+)
+SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
 
 
 @dataclass(frozen=True)
@@ -53,58 +58,101 @@ class Settings:
 
 
 def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> Settings:
-    """Read the env files (.env of folder when none is named) and lay the shell's variables over them.
+    """Read the env files and lay the shell's variables over them, as Compose does.
 
-    Raises ConfigError when a file is missing or not readable as text.
+    Without env_files they are those of COMPOSE_ENV_FILES, else .env in folder, if it is there. Raises ConfigError when
+    a file cannot be read, or when a line of ours is one that python-dotenv and Compose read differently.
     """
     named = tuple(env_files)
-    files = named or tuple(path for path in (folder / ".env",) if path.is_file())
     values: dict[str, str] = {}
-    for path in files:
+    for path in named or _unnamed(folder, shell):
         values |= _read(path)
     return Settings(values | dict(shell), named)
 
 
+def _unnamed(folder: Path, shell: Mapping[str, str]) -> list[Path]:
+    if shell.get("COMPOSE_ENV_FILES"):
+        return [folder / name for name in shell["COMPOSE_ENV_FILES"].split(",")]
+    if shell.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true"):
+        return []
+    return [path for path in (folder / ".env",) if path.is_file()]
+
+
 def _read(path: Path) -> dict[str, str]:
-    from dotenv import dotenv_values
     from dotenv.parser import parse_stream
 
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            wrong = [binding.original.line for binding in parse_stream(stream) if binding.error]
+            bindings = list(parse_stream(stream))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {error}"]) from None
-    if wrong:
-        raise ConfigError([f"{path}: line {line}: should be NAME=value" for line in wrong])
-    return {key: value or "" for key, value in dotenv_values(path, encoding="utf-8-sig").items()}
+        raise ConfigError([f"{path}: cannot be read: {unreadable(error)}"]) from None
+    problems = [f"{path}: line {line.original.line}: should be NAME=value" for line in bindings if line.error]
+    values: dict[str, str] = {}
+    for binding in bindings:
+        # A name alone means the shell's value, which comes over these anyway.
+        if binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value
+            doubt = _doubt(binding.original.string) if OURS.search(binding.key) else None
+            if doubt:
+                problems.append(f"{path}: line {binding.original.line}: {binding.key}: {doubt}")
+    if problems:
+        raise ConfigError(problems)
+    return values
+
+
+def _doubt(line: str) -> str | None:
+    """Say why a line does not mean the same to every reader of env files; None when it does."""
+    raw = line.partition("=")[2].strip(" \t\r\n")
+    if raw != raw.strip():
+        return "begins or ends with a space that only some readers of env files take for one; use a plain space"
+    if raw.startswith("'"):
+        return "holds a backslash in single quotes; use none" if "\\" in raw else None
+    if raw.startswith('"') and re.search(r"\\['0]", raw.replace(r"\\", "")):
+        return "holds a backslash that readers of env files take differently; use none"
+    if "$" in raw:
+        return "holds a $, which readers of env files take differently; write the value out, or in single quotes"
+    if raw.startswith("#") or re.search(r"\t#", raw):
+        return (
+            "holds a # that may begin a comment or not; put a space before a comment, and quotes around a value with #"
+        )
+    return None
 
 
 def problems(settings: Settings, profiles: Iterable[Profile]) -> list[str]:
     """Say what is wrong with the settings, one line each; unknown TANDEM_ names included."""
+    overrides = {variable(profile, key): (profile, key) for profile in profiles for key in OVERRIDABLE}
     found = []
     for name in settings.values:
-        if name.startswith("TANDEM_") and name not in KNOWN:
+        if name.startswith("TANDEM_") and name not in KNOWN and name not in overrides:
             close = get_close_matches(name, KNOWN, n=1)
             hint = f", did you mean {close[0]}?" if close else f"; there are: {', '.join(KNOWN)}"
             found.append(f"{name}: unknown setting{hint}")
     port = settings.get("TANDEM_PORT")
-    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         found.append(f'TANDEM_PORT: should be a port from 1 to 65535, got "{port}"')
     found += [
         f"{name}: holds a password, which would stay in the image; use an address without one"
         for name in ("TANDEM_PYPI_INDEX", "TANDEM_DEBIAN_MIRROR")
         if SECRET_IN_URL.search(settings.get(name))
     ]
-    return found + [fault for profile in profiles for fault in _override_problems(settings, profile)]
-
-
-def _override_problems(settings: Settings, profile: Profile) -> list[str]:
-    found = []
-    length, share = f"{profile.variable}_MAX_MODEL_LEN", f"{profile.variable}_GPU_MEMORY_UTILIZATION"
-    value = settings.get(length)
-    if value and not (value.isdecimal() and int(value) > 0):
-        found.append(f'{length}: should be a number of tokens of at least 1, got "{value}"')
-    value = settings.get(share)
-    if value and not (re.fullmatch(r"[0-9]*\.?[0-9]+", value) and 0 < float(value) <= 1):
-        found.append(f'{share}: should be a number above 0 and up to 1, got "{value}"')
+    for name, (profile, key) in overrides.items():
+        value = settings.values.get(name)
+        fault = _override_fault(profile, key, value) if value else None
+        if fault:
+            found.append(f"{name}: {fault}")
     return found
+
+
+def _override_fault(profile: Profile, key: str, value: str) -> str | None:
+    if getattr(profile, key) is None:
+        return f"overrides {key}, which models.{profile.name} does not set"
+    if key == "max_model_len":
+        fits, words = re.fullmatch(r"0*[1-9][0-9]*", value), "a number of tokens of at least 1"
+    else:
+        fits, words = re.fullmatch(r"0*\.0*[1-9][0-9]*|1(?:\.0*)?", value), "a number above 0 and up to 1"
+    return None if fits else f'should be {words}, got "{value}"'
+
+
+def unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Say in a few words why a file cannot be read as text."""
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)

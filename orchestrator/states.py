@@ -26,6 +26,7 @@ class Container:
     gpus: tuple[int, ...] = ()
     config_hash: str = ""
     oom_killed: bool = False
+    restarts_itself: bool = True
 
     @property
     def state(self) -> State:

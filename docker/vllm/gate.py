@@ -18,7 +18,7 @@ def missing_weights(argv: list[str]) -> str | None:
         return f"weights missing: {folder} holds no config.json"
     closed = [str(path) for path in sorted(folder.rglob("*")) if not os.access(path, os.R_OK)]
     if closed:
-        return f"Permission denied: '{closed[0]}' and {len(closed) - 1} more files"
+        return f"Permission denied: '{closed[0]}' (files that cannot be read: {len(closed)})"
     return None
 
 

@@ -17,11 +17,14 @@ def complete(folder: Path, revision: str) -> bool:
     """Say whether folder holds every file that its manifest names, at its size, for this revision."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        files = dict(manifest["files"])
+        recorded = manifest["revision"]
+    except (OSError, ValueError, TypeError, LookupError):
         return False
-    return manifest["revision"] == revision and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in manifest["files"].items()
+    sizes_agree = all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
     )
+    return bool(files) and recorded == revision and sizes_agree
 
 
 def write_manifest(folder: Path, revision: str) -> None:
@@ -29,7 +32,10 @@ def write_manifest(folder: Path, revision: str) -> None:
     files = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and ".tmp" not in path.parts and "._____temp" not in path.parts
+        if path.is_file()
+        and not path.name.startswith(MANIFEST)
+        and ".tmp" not in path.parts
+        and "._____temp" not in path.parts
     }
     new = folder / (MANIFEST + ".new")
     new.write_text(json.dumps({"revision": revision, "files": files}, indent=1))

@@ -1,8 +1,8 @@
 """compose.models.yaml: one service per model profile, each a few lines that extend docker/vllm/service.yaml. Pure."""
 
-import json
 from collections.abc import Iterable
 
+from orchestrator.problems import quoted
 from orchestrator.profiles import Profile
 from orchestrator.render.file import NOTICE, File
 from orchestrator.render.serve import OVERRIDABLE, folder, serve, variable
@@ -19,7 +19,7 @@ def compose(profiles: Iterable[Profile], versions: Versions) -> File:
 
 def _quote(text: str) -> str:
     """A YAML scalar that Compose reads back as it is: JSON's quoting, and no variables."""
-    return json.dumps(text, ensure_ascii=False).replace("$", "$$")
+    return quoted(text).replace("$", "$$")
 
 
 def _words(words: Iterable[str], indent: str) -> str:
@@ -44,7 +44,7 @@ def environment(profile: Profile) -> dict[str, str]:
 def _service(profile: Profile, versions: Versions) -> str:
     image = _quote(versions.tag(profile.vllm, profile.image))
     build = f"    image: {image}\n    build:\n      args:\n        VLLM_VERSION: {_quote(profile.vllm)}\n"
-    text = f"  {profile.name}:\n    extends:\n      file: {BASE}\n      service: {profile.image}\n"
+    text = f"  {_quote(profile.name)}:\n    extends:\n      file: {BASE}\n      service: {profile.image}\n"
     text += f"    profiles: [{_quote(profile.name)}]\n"
     # Compose's name for the project, then the profile's: two checkouts on one machine stay apart.
     text += f'    container_name: "${{COMPOSE_PROJECT_NAME}}-{profile.name}"\n' + build
@@ -52,7 +52,9 @@ def _service(profile: Profile, versions: Versions) -> str:
     variables = environment(profile)
     if variables:
         text += (
-            "    environment:" + "".join(f"\n      {key}: {_quote(value)}" for key, value in variables.items()) + "\n"
+            "    environment:"
+            + "".join(f"\n      {_quote(key)}: {_quote(value)}" for key, value in variables.items())
+            + "\n"
         )
     text += _labels(profile) + _health(profile)
     if profile.local:
@@ -67,7 +69,7 @@ def _service(profile: Profile, versions: Versions) -> str:
 
 def _labels(profile: Profile) -> str:
     gpus = ",".join(map(str, profile.gpus))
-    return f"    labels:\n      tandem.profile: {profile.name}\n      tandem.gpus: {_quote(gpus)}\n"
+    return f"    labels:\n      tandem.profile: {_quote(profile.name)}\n      tandem.gpus: {_quote(gpus)}\n"
 
 
 def _health(profile: Profile) -> str:

@@ -47,6 +47,8 @@ class Stack(Checkout):
 def images() -> Checkout:
     """Build the images of the demo as a user would; a few seconds where they are there already."""
     checkout = Checkout(ROOT)
+    # Stacks borrow this checkout's virtual environment: it must not be theirs to bring up to date.
+    assert checkout.run(["scripts/setup", "--dev", "--yes"]).returncode == 0
     built = checkout.tandem("build", "demo", seconds=1500)
     assert built.returncode == 0, built.stderr[-3000:]
     return checkout
@@ -62,6 +64,6 @@ def stack(folder: Path, project: str) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def demo(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:  # noqa: ARG001 (builds them)
+def demo(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of the demo model, with nothing started yet."""
     yield from stack(tmp_path_factory.mktemp("demo"), PROJECT)

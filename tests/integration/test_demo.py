@@ -171,28 +171,19 @@ def test_a_bad_request_is_answered_in_openais_shape(demo: Stack) -> None:
     assert (status, answer["error"]["code"]) == (404, "model_not_found")
 
 
-def test_a_changed_routes_file_reaches_the_running_router(demo: Stack) -> None:
-    text = (demo.folder / "models.toml").read_text()
-    demo.write("models.toml", text.replace("[models.demo]\n", '[models.demo]\naliases = ["small"]\n'))
-    done = demo.tandem("up", "demo", seconds=400)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(
-        "rendered compose.models.yaml, docker/router/routes/routes.js: models.toml says otherwise"
-    )
-    assert demo.complete("small", ASKED) == ANSWERED
-
-
-def test_the_router_keeps_working_when_a_model_goes_and_comes_back(demo: Stack) -> None:
+def test_the_router_keeps_working_when_a_model_goes_and_comes_back_under_another_name(demo: Stack) -> None:
     router = demo.inspect("router")["State"]["StartedAt"]
     assert demo.compose("stop", "demo").returncode == 0
     status, answer = demo.ask("/v1/completions", {"model": "demo", "prompt": ASKED})
     assert (status, answer["error"]["code"]) == (503, "model_not_ready")
-    assert demo.compose("start", "demo").returncode == 0
-    eventually(lambda: healthy(demo, "demo"), seconds=300, what="a healthy server")
-    eventually(lambda: demo.ask("/v1/models/demo")[0] == 200, seconds=10, what="the model in the list")
-    eventually(
-        lambda: demo.ask("/v1/completions", {"model": "demo", "prompt": ASKED})[0] == 200, seconds=10, what="an answer"
-    )
+    text = (demo.folder / "models.toml").read_text()
+    demo.write("models.toml", text.replace("[models.demo]\n", '[models.demo]\naliases = ["small"]\n'))
+    done = demo.tandem("up", "small", seconds=400)
+    assert done.returncode == 0, done.stderr
+    changed = "compose.models.yaml, docker/router/routes/routes.js"
+    assert done.stderr.startswith(f"rendered {changed}: models.toml says otherwise\n")
+    assert demo.complete("small", ASKED) == ANSWERED
+    assert demo.complete("demo", ASKED) == ANSWERED
     assert demo.inspect("router")["State"]["StartedAt"] == router
 
 
@@ -210,7 +201,7 @@ def test_a_server_that_vllm_refuses_to_start_ends_up_with_its_own_words(demo: St
     assert fault.startswith("error: demo died while starting: ")
     assert "999999" in fault
     assert "lower max_model_len" in fault
-    assert fault.endswith("error: The rest: python -m orchestrator logs demo\n")
+    assert fault.endswith("\n  The rest: python -m orchestrator logs demo\n")
     assert not demo.inspect("demo")["State"]["Running"]
 
 

@@ -1,0 +1,1 @@
+"""As in modelscope: the folder of the client's parts."""

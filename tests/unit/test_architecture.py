@@ -1,0 +1,126 @@
+"""Which module may use what: deciding and rendering are pure, one module talks to Docker, one speaks HTTP."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.unit.values import ROOT
+
+PACKAGE = ROOT / "orchestrator"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+PURE = {
+    "errors",
+    "profiles",
+    "complaints",
+    "problems",
+    "rules",
+    "config",
+    "versions",
+    "plan",
+    "states",
+    "progress",
+    "failures",
+    "commands",
+    "report",
+    *(name for name in MODULES if name.split(".")[0] == "render"),
+}
+# Of the standard library and of others, what only turns values into values.
+HARMLESS = {
+    "collections.abc",
+    "dataclasses",
+    "difflib",
+    "hashlib",
+    "json",
+    "pydantic",
+    "re",
+    "tomllib",
+    "typing",
+}
+EFFECTS = {"open", "print", "input", "exec", "eval", "__import__"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it; modules of ours begin with `orchestrator.`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            ours = {name for name in names if name.removeprefix("orchestrator.") in MODULES}
+            found |= ours if ours else {str(node.module)}
+    return found
+
+
+def ours(name: str) -> set[str]:
+    """The modules of ours that a module imports, by their short names."""
+    found = {other.removeprefix("orchestrator.") for other in imports(MODULES[name])}
+    return {other for other in found if other in MODULES and other != name}
+
+
+def users(*wanted: str) -> set[str]:
+    """The modules that import one of these or something below it."""
+    return {
+        name
+        for name, path in MODULES.items()
+        if any(found == word or found.startswith(f"{word}.") for found in imports(path) for word in wanted)
+    }
+
+
+def test_pure_modules_import_only_what_is_pure() -> None:
+    allowed = HARMLESS | {f"orchestrator.{name}" for name in PURE}
+    beyond = {name: imports(MODULES[name]) - allowed for name in PURE}
+    assert {name: found for name, found in beyond.items() if found} == {
+        # Their argument's type, and nothing that reads or writes with it.
+        "commands": {"pathlib"},
+        "report": {"orchestrator.project"},
+    }
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_read_and_print_nothing(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    assert {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & EFFECTS == set()
+
+
+def test_only_the_engine_talks_to_docker() -> None:
+    assert users("docker", "requests") == {"engine"}
+
+
+def test_only_the_engine_the_host_and_the_base_image_run_programs() -> None:
+    assert users("subprocess", "multiprocessing", "pty") == {"base", "engine", "host"}
+
+
+def test_only_one_module_speaks_http() -> None:
+    assert users("urllib", "http", "socket", "httpx", "aiohttp") == {"http"}
+
+
+def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
+    assert users("os") == {"base", "cli", "engine", "host"}
+
+
+def test_nothing_imports_the_command_line_but_the_entry() -> None:
+    assert {name for name in MODULES if "cli" in ours(name)} == {"__main__"}
+
+
+def test_imports_run_in_no_circle() -> None:
+    graph = {name: ours(name) for name in MODULES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_stays_below_320_lines(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) < 320
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_begins_by_saying_what_it_owns(name: str) -> None:
+    said = ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+    assert said is not None
+    assert "\n" not in said.split("\n\n")[0]

@@ -1,0 +1,79 @@
+"""The command lines of Docker's CLI, whole."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from orchestrator import commands
+
+NONE: list[Path] = []
+TWO = [Path("/etc/tandem one.env"), Path("/etc/two.env")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (
+            commands.build(NONE, ["router", "qwen-14b"]),
+            "docker compose --profile '*' --progress plain build router qwen-14b",
+        ),
+        (
+            commands.build(TWO, ["qwen-14b"]),
+            "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile '*'"
+            " --progress plain build qwen-14b",
+        ),
+        (
+            commands.up(NONE, "qwen-14b", ["router"]),
+            "docker compose --profile qwen-14b --progress plain up -d --no-build --pull never router",
+        ),
+        (
+            commands.up(TWO, "qwen-14b", ["router", "qwen-14b"]),
+            "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile qwen-14b"
+            " --progress plain up -d --no-build --pull never router qwen-14b",
+        ),
+        (
+            commands.pull(NONE, "qwen-14b"),
+            "docker compose --profile qwen-14b --progress quiet run --rm -T pull-qwen-14b",
+        ),
+        (
+            commands.pull(TWO, "qwen-14b"),
+            "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile qwen-14b"
+            " --progress quiet run --rm -T pull-qwen-14b",
+        ),
+        (commands.down(NONE), "docker compose --profile '*' --progress plain down --remove-orphans"),
+        (
+            commands.down(TWO),
+            "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile '*'"
+            " --progress plain down --remove-orphans",
+        ),
+        (
+            commands.remove(NONE, ["qwen-14b", "pull-qwen-14b"]),
+            "docker compose --profile '*' --progress plain rm -s -f qwen-14b pull-qwen-14b",
+        ),
+        (
+            commands.remove(TWO, ["qwen-14b"]),
+            "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile '*'"
+            " --progress plain rm -s -f qwen-14b",
+        ),
+        (commands.hashes(NONE), "docker compose --profile '*' config --hash '*'"),
+        (
+            commands.hashes(TWO),
+            "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile '*' config --hash '*'",
+        ),
+        (
+            commands.logs("tandem-qwen-14b", follow=False, tail="200"),
+            "docker logs --tail 200 tandem-qwen-14b",
+        ),
+        (
+            commands.logs("tandem-qwen-14b", follow=True, tail="all"),
+            "docker logs --tail all --follow tandem-qwen-14b",
+        ),
+    ],
+)
+def test_each_command_is_one_line(argv: list[str], line: str) -> None:
+    assert shlex.join(argv) == line
+
+
+def test_a_generator_of_env_files_is_read_once() -> None:
+    assert commands.hashes(path for path in TWO) == commands.hashes(TWO)

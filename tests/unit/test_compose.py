@@ -1,0 +1,186 @@
+"""compose.models.yaml, read the way Compose reads it: YAML, then variables. Its whole text is in tests/golden."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.profiles import Profile
+from orchestrator.render.compose import compose, environment
+from orchestrator.render.serve import serve
+from tests.unit.values import VERSIONS, profile
+
+VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::-([^}]*))?\})")
+AWKWARD = {
+    "a dollar": "cost$5 $HOME ${HOME} ${X:-y} $$ $",
+    "quotes": """it's "quoted" \\" and \\ and \\n""",
+    "Chinese": "你是谁? 我是千问，不客气。",
+    "an emoji": "🎉",
+    "lines and tabs": "one\ntwo\r\n\tthree",
+    "outer spaces": "  x  ",
+    "nothing": "",
+    "a YAML boolean": "no",
+    "a YAML number": "0x10",
+    "a YAML comment": "a # b",
+    "a YAML key": "a: b",
+    "a YAML alias": "*a",
+    "a line separator": "a\u2028b",
+    "a next-line character": "a\u0085b",
+    "a delete character": "a\x7fb",
+}
+
+
+def services(*listed: Profile, **variables: str) -> dict[str, Any]:
+    """The services as Compose sees them with these variables set."""
+
+    def value(found: re.Match[str]) -> str:
+        return "$" if found[1] else variables.get(found[2]) or found[3] or ""
+
+    def interpolated(node: Any) -> Any:
+        match node:
+            case dict():
+                return {key: interpolated(item) for key, item in node.items()}
+            case list():
+                return [interpolated(item) for item in node]
+            case str():
+                return VARIABLE.sub(value, node)
+        return node
+
+    return dict(interpolated(yaml.safe_load(compose(listed, VERSIONS).text))["services"])
+
+
+@pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD)
+def test_a_value_of_env_reaches_the_server_as_it_was_written(text: str) -> None:
+    assert services(profile(env={"A": text}))["qwen-14b"]["environment"] == {"A": text}
+
+
+@pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD)
+def test_an_argument_reaches_the_server_as_it_was_written(text: str) -> None:
+    found = profile(args={"a": text, "list": [text, 1], "table": {"k": text}}, aliases=[f"x{text}"])
+    assert services(found)["qwen-14b"]["command"] == serve(found)
+
+
+@pytest.mark.parametrize("name", ["NULL", "null", "TRUE", "False", "_", "http_proxy", "X1"])
+def test_a_variable_of_any_name_stays_a_variable_of_this_name(name: str) -> None:
+    assert services(profile(env={name: "1"}))["qwen-14b"]["environment"] == {name: "1"}
+
+
+@pytest.mark.parametrize("name", ["qwen-14b", "null", "true", "a", "x1-2"])
+def test_a_profile_of_any_name_is_a_service_of_this_name(name: str) -> None:
+    assert list(services(profile(name=name, pull=False))) == [name]
+    assert services(profile(name=name, pull=False))[name]["labels"] == {"tandem.profile": name, "tandem.gpus": "0,1"}
+    assert services(profile(name=name, pull=False))[name]["profiles"] == [name]
+
+
+def test_a_folder_of_any_name_is_mounted() -> None:
+    found = profile(model='./my models/$HOME/"千问": it\'s')
+    assert services(found)["qwen-14b"]["volumes"] == [
+        {
+            "type": "bind",
+            "source": './my models/$HOME/"千问": it\'s',
+            "target": "/local/qwen-14b",
+            "read_only": True,
+            "bind": {"create_host_path": False},
+        }
+    ]
+
+
+def test_the_command_is_that_of_the_server_with_the_values_of_models_toml() -> None:
+    found = profile(max_model_len=16384, gpu_memory_utilization=0.9, dtype="half", args={"seed": 1})
+    assert services(found)["qwen-14b"]["command"] == serve(found)
+
+
+def test_a_compose_variable_overrides_one_value_of_one_profile() -> None:
+    first = profile(max_model_len=16384, gpu_memory_utilization=0.9)
+    second = profile(name="qwen-32b-awq", max_model_len=16384)
+    seen = services(first, second, QWEN_14B_MAX_MODEL_LEN="8192")
+    assert seen["qwen-14b"]["command"] == serve(first.model_copy(update={"max_model_len": 8192}))
+    assert seen["qwen-32b-awq"]["command"] == serve(second)
+    seen = services(first, second, QWEN_14B_GPU_MEMORY_UTILIZATION="0.85", QWEN_32B_AWQ_MAX_MODEL_LEN="4096")
+    assert seen["qwen-14b"]["command"] == serve(first.model_copy(update={"gpu_memory_utilization": 0.85}))
+    assert seen["qwen-32b-awq"]["command"] == serve(second.model_copy(update={"max_model_len": 4096}))
+
+
+def test_an_empty_compose_variable_overrides_nothing() -> None:
+    found = profile(max_model_len=16384)
+    assert services(found, QWEN_14B_MAX_MODEL_LEN="")["qwen-14b"]["command"] == serve(found)
+
+
+def test_a_value_that_models_toml_does_not_set_has_no_variable() -> None:
+    assert "${QWEN" not in compose([profile()], VERSIONS).text
+
+
+def test_a_model_of_a_hub_is_pulled_before_its_server_starts() -> None:
+    seen = services(profile(revision="v1.0", max_model_len=5))
+    assert list(seen) == ["qwen-14b", "pull-qwen-14b"]
+    assert seen["qwen-14b"]["depends_on"] == {"pull-qwen-14b": {"condition": "service_completed_successfully"}}
+    assert seen["pull-qwen-14b"] == {
+        "extends": {"file": "docker/vllm/service.yaml", "service": "pull"},
+        "profiles": ["qwen-14b"],
+        "image": "tandem/vllm:0.32.0-cu130",
+        "build": {"args": {"VLLM_VERSION": "0.32.0"}, "target": "cuda"},
+        "command": ["Qwen/Qwen2.5-14B-Instruct", "v1.0"],
+    }
+
+
+@pytest.mark.parametrize("said", [{"pull": False}, {"model": "./mine"}, {"model": "/data/mine"}])
+def test_nothing_is_pulled_for_a_folder_or_for_a_server_that_fetches_by_id(said: dict[str, Any]) -> None:
+    seen = services(profile(**said))
+    assert list(seen) == ["qwen-14b"]
+    assert "depends_on" not in seen["qwen-14b"]
+
+
+def test_only_a_folder_is_mounted() -> None:
+    assert "volumes" not in services(profile())["qwen-14b"]
+    assert "volumes" not in services(profile(pull=False))["qwen-14b"]
+
+
+def test_a_profile_for_gpus_reserves_them_by_id_and_one_for_a_cpu_reserves_none() -> None:
+    gpu, cpu = profile(gpus=[1, 3]), profile(name="demo", gpus=[], image="cpu", model="./demo")
+    seen = services(gpu, cpu)
+    assert seen["qwen-14b"]["deploy"] == {
+        "resources": {
+            "reservations": {
+                "devices": [{"driver": "nvidia", "device_ids": ["1", "3"], "capabilities": ["gpu"]}],
+            }
+        }
+    }
+    assert seen["qwen-14b"]["labels"]["tandem.gpus"] == "1,3"
+    assert seen["qwen-14b"]["extends"] == {"file": "docker/vllm/service.yaml", "service": "cuda"}
+    assert "deploy" not in seen["demo"]
+    assert seen["demo"]["labels"]["tandem.gpus"] == ""
+    assert seen["demo"]["extends"] == {"file": "docker/vllm/service.yaml", "service": "cpu"}
+    assert seen["demo"]["image"] == "tandem/vllm:0.32.0-cpu"
+
+
+def test_health_is_asked_for_the_served_model_name_and_waits_as_long_as_a_start_may_take() -> None:
+    found = profile(served_model_name='a $b "千问"', ready_timeout=60)
+    assert services(found)["qwen-14b"]["healthcheck"] == {
+        "test": ["CMD", "python3", "/opt/tandem/healthcheck.py", 'a $b "千问"'],
+        "start_period": "60s",
+    }
+
+
+def test_a_container_is_called_after_the_compose_project_and_the_profile() -> None:
+    seen = services(profile(), COMPOSE_PROJECT_NAME="second")
+    assert seen["qwen-14b"]["container_name"] == "second-qwen-14b"
+
+
+@pytest.mark.parametrize(
+    ("said", "variables"),
+    [
+        ({}, {}),
+        ({"model": "./mine"}, {}),
+        ({"pull": False}, {"VLLM_USE_MODELSCOPE": "true", "HF_HUB_OFFLINE": "0"}),
+        ({"env": {"A": "1"}}, {"A": "1"}),
+        (
+            {"pull": False, "env": {"HF_HUB_OFFLINE": "1", "A": "1"}},
+            {"VLLM_USE_MODELSCOPE": "true", "HF_HUB_OFFLINE": "1", "A": "1"},
+        ),
+    ],
+)
+def test_a_server_that_fetches_by_id_is_told_where_from_unless_env_says_otherwise(
+    said: dict[str, Any], variables: dict[str, str]
+) -> None:
+    assert environment(profile(**said)) == variables

@@ -1,0 +1,341 @@
+"""The line that says why: of servers, of Docker and of builds, from what they really print."""
+
+from textwrap import dedent
+
+import pytest
+
+from orchestrator.failures import build_cause, cause
+
+NO_RUNTIME = (
+    "this machine has no NVIDIA runtime for Docker. With GPUs: install the NVIDIA Container Toolkit, then "
+    "'sudo nvidia-ctk runtime configure' and restart Docker. Without: 'python -m orchestrator up demo'."
+)
+PORT_TAKEN = "the port is taken. Set TANDEM_PORT in .env to a free one, or stop what holds it ('ss -ltnp' shows it)."
+MEMORY = "lower max_model_len or gpu_memory_utilization, or free the GPUs ('nvidia-smi' shows who holds them)."
+CACHE = "lower max_model_len, or raise gpu_memory_utilization."
+ARGS = "see args in models.toml."
+NO_IMAGE = "the image is missing: 'python -m orchestrator build'."
+NO_REGISTRY = "the image registry does not answer; 'python -m orchestrator build' makes the base image itself."
+NO_READ = "the server runs as user 1000 and cannot read it: chmod -R a+rX."
+DAEMON = "Error response from daemon: "
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        (DAEMON + 'could not select device driver "nvidia" with capabilities: [[gpu]]', NO_RUNTIME),
+        (DAEMON + 'could not select device driver "" with capabilities: [[gpu]]', NO_RUNTIME),
+        (
+            DAEMON
+            + "failed to set up container networking: driver failed programming external connectivity on endpoint"
+            " tandem-router (4c1d): Bind for 127.0.0.1:8000 failed: port is already allocated",
+            PORT_TAKEN,
+        ),
+        (
+            DAEMON
+            + "failed to set up container networking: driver failed programming external connectivity on endpoint"
+            " tandem-router (4c1d): failed to bind host port 127.0.0.1:8000/tcp: address already in use",
+            PORT_TAKEN,
+        ),
+        (
+            DAEMON + 'invalid mount config for type "bind": bind source path does not exist: /tandem/docker/demo/model',
+            "the model's folder is not there; see `model` in models.toml.",
+        ),
+        (
+            DAEMON + 'Conflict. The container name "/tandem-router" is already in use by container "0a1b2c". You have'
+            " to remove (or rename) that container to be able to reuse that name.",
+            "another container has this name: 'docker rm -f' it, or set COMPOSE_PROJECT_NAME in .env.",
+        ),
+        (DAEMON + "No such image: tandem/vllm:0.32.0-cu130", NO_IMAGE),
+        (DAEMON + 'failed to resolve reference "registry.example.org/tandem/vllm:0.32.0": not found', NO_IMAGE),
+        (
+            DAEMON + "pull access denied for tandem/vllm, repository does not exist or may require 'docker login'",
+            NO_IMAGE,
+        ),
+        (
+            "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
+            "the disk is full: 'docker system df' shows what Docker holds.",
+        ),
+        (
+            "OSError: [Errno 28] No space left on device: '/models/Qwen/Qwen2.5-14B-Instruct/x.safetensors'",
+            "the disk is full: 'docker system df' shows what Docker holds.",
+        ),
+        (
+            "tandem: weights missing: /models/Qwen/Qwen2.5-14B-Instruct holds no config.json",
+            "the weights are not in the volume.",
+        ),
+        (
+            "tandem: could not pull Qwen/Qwen2.5-14B (master): HTTPError: 404 Client Error: Not Found",
+            "ModelScope has no such model or revision; see `model` and `revision` in models.toml.",
+        ),
+        (
+            "tandem: could not pull Qwen/Qwen2.5-14B (master): ConnectionError: [Errno 113] No route to host",
+            "run the command again: what was fetched is kept.",
+        ),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.45 GiB. GPU 0 has a total capacity of"
+            " 23.64 GiB of which 1.02 GiB is free.",
+            MEMORY,
+        ),
+        (
+            "ValueError: Free memory on device cuda:0 (3.1/23.64 GiB) on startup is less than desired GPU memory"
+            " utilization (0.9, 21.28 GiB). Decrease GPU memory utilization or reduce GPU memory used by other"
+            " processes.",
+            MEMORY,
+        ),
+        (
+            "ValueError: To serve at least one request with the models's max seq len (32768), (6.00 GiB KV cache is"
+            " needed, which is larger than the available KV cache memory (3.61 GiB).",
+            CACHE,
+        ),
+        (
+            "ValueError: The model's max seq len (32768) is larger than the maximum number of tokens that can be stored"
+            " in KV cache (19728).",
+            CACHE,
+        ),
+        (
+            "Value error, User-specified max_model_len (65536) is greater than the derived max_model_len"
+            " (max_position_embeddings=32768 or model_max_length=None in model's config.json).",
+            "lower max_model_len to what the model was made for.",
+        ),
+        (
+            "RuntimeError: The NVIDIA driver on your system is too old (found version 12040).",
+            "update the NVIDIA driver: vLLM 0.32 needs 580 or newer.",
+        ),
+        (
+            "RuntimeError: CUDA driver version is insufficient for CUDA runtime version",
+            "update the NVIDIA driver: vLLM 0.32 needs 580 or newer.",
+        ),
+        ("vllm: error: unrecognized arguments: --max-num-seqz 4", ARGS),
+        ("vllm serve: error: argument --dtype: invalid choice: 'fp16' (choose from auto, half)", ARGS),
+        ("vllm serve: error: argument --max-num-seqs: invalid int value: 'many'", ARGS),
+        ("PermissionError: [Errno 13] Permission denied: '/local/mine/config.json'", NO_READ),
+        ("tandem: Permission denied: '/models/Qwen/Qwen2.5-14B-Instruct' and 4 more files", NO_READ),
+        (
+            "dial tcp: lookup registry.example.org on 10.0.0.1:53: no such host",
+            NO_REGISTRY,
+        ),
+        (
+            "failed to solve: debian:bookworm-slim: failed to resolve source metadata for"
+            " registry.example.org/library/debian:bookworm-slim: connection refused",
+            NO_REGISTRY,
+        ),
+        (
+            'ERROR: failed to do request: Head "https://registry.example.org/v2/": dial tcp: lookup'
+            " registry.example.org: no such host",
+            NO_REGISTRY,
+        ),
+    ],
+)
+def test_a_known_line_is_quoted_with_what_to_do(line: str, remedy: str) -> None:
+    around = ["INFO 11-23 00:41:48 [model.py:733] before", line, "", "after"]
+    assert cause(around) == f"{line}\n  {remedy}"
+
+
+def test_a_model_folder_without_a_model_is_not_looked_for_in_the_volume() -> None:
+    assert cause(["tandem: weights missing: /local/mine holds no config.json"]) == (
+        "tandem: weights missing: /local/mine holds no config.json\n"
+        "  the folder holds no model; see `model` in models.toml."
+    )
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "(EngineCore pid=25) ",
+        "(Worker_TP0 pid=153) ",
+        "ERROR 11-23 09:12:31 [core.py:1510] ",
+        "(EngineCore pid=25) ERROR 11-23 09:12:31 [core.py:1510] ",
+        "(Worker_TP1 pid=154) ERROR 11-23 09:12:31 [multiproc_executor.py:953] ",
+        "(APIServer pid=7)   ",
+    ],
+)
+def test_what_vllm_puts_before_a_message_is_left_out(prefix: str) -> None:
+    assert cause([f"{prefix}ValueError: no such thing"]) == "ValueError: no such thing"
+    assert cause([f"{prefix}RuntimeError: CUDA out of memory."]) == f"RuntimeError: CUDA out of memory.\n  {MEMORY}"
+
+
+# As 0.32 printed it for a folder with a config.json and no weights, with fewer frames.
+WORKER_DIED = dedent("""\
+    (Worker pid=33) ERROR 11-23 01:19:45 [multiproc_executor.py:953] WorkerProc failed to start.
+    (Worker pid=33) ERROR 11-23 01:19:45 [multiproc_executor.py:953] Traceback (most recent call last):
+    (Worker pid=33) ERROR 11-23 01:19:45 [multiproc_executor.py:953]   File "/opt/vllm/loader.py", line 331, in prepare
+    (Worker pid=33) ERROR 11-23 01:19:45 [multiproc_executor.py:953]     raise RuntimeError(
+    (Worker pid=33) ERROR 11-23 01:19:45 [multiproc_executor.py:953] RuntimeError: Cannot find any model weights with `/local/m`
+    (EngineCore pid=23) ERROR 11-23 01:19:49 [core.py:1510] EngineCore failed to start.
+    (EngineCore pid=23) ERROR 11-23 01:19:49 [core.py:1510] Traceback (most recent call last):
+    (EngineCore pid=23) ERROR 11-23 01:19:49 [core.py:1510]     raise e from None
+    (EngineCore pid=23) ERROR 11-23 01:19:49 [core.py:1510] Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.
+    Process EngineCore:
+    Traceback (most recent call last):
+      File "/usr/lib/python3.11/multiprocessing/process.py", line 314, in _bootstrap
+        self.run()
+    Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.
+    Traceback (most recent call last):
+      File "/opt/vllm/bin/vllm", line 10, in <module>
+        sys.exit(main())
+    RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}
+    """)  # noqa: E501 (a log's lines are as long as they are)
+
+
+def test_the_process_that_failed_first_says_why_and_not_those_that_noticed() -> None:
+    assert cause(WORKER_DIED.splitlines()) == "RuntimeError: Cannot find any model weights with `/local/m`"
+
+
+@pytest.mark.parametrize(
+    "hollow",
+    [
+        "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined.",
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        "Exception: WorkerProc initialization failed due to an exception in a background process.",
+        "ValidationError: 2 validation errors for VllmConfig",
+    ],
+)
+def test_a_line_that_only_says_that_something_failed_is_passed_over(hollow: str) -> None:
+    assert cause([hollow, "ValueError: the real one", "the end"]) == "ValueError: the real one"
+
+
+def test_the_cause_is_found_when_only_the_end_of_the_log_is_left() -> None:
+    hollow = [line for line in WORKER_DIED.splitlines() if "Cannot find" not in line]
+    assert cause(hollow) == (
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
+    )
+
+
+def test_a_validation_error_says_its_reason_and_not_how_many_there_are() -> None:
+    said = dedent("""\
+        Traceback (most recent call last):
+          File "/opt/vllm/bin/vllm", line 10, in <module>
+            sys.exit(main())
+        pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+          Value error, torch.bfloat16 is not supported for quantization method awq. Supported dtypes: [torch.float16]
+            For further information visit https://errors.example.org/v/value_error
+        """)
+    assert cause(said.splitlines()) == (
+        "Value error, torch.bfloat16 is not supported for quantization method awq. Supported dtypes: [torch.float16]"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ValueError: no such thing",
+        "KeyError: 'model_type'",
+        "OSError: /local/mine is not a folder",
+        "AssertionError",
+        "torch.distributed.DistBackendError: NCCL error in: NCCLUtils.cpp:94, unhandled system error",
+        "requests.exceptions.ConnectionError: no route to host",
+        "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'namespace/name'",
+        "SystemExit: 1",
+        "Exception: something else",
+    ],
+)
+def test_an_exception_is_told_by_its_line(line: str) -> None:
+    assert cause(["before", "Traceback (most recent call last):", "    raise ValueError(", line, "after"]) == line
+
+
+def test_a_line_that_only_mentions_an_exception_is_none() -> None:
+    lines = [
+        "WARNING 11-23 01:19:12 [system_utils.py:255] This can cause errors like `OSError: [Errno 24]`. Consider more.",
+        "ValueError: the real one",
+        "the end",
+    ]
+    assert cause(lines) == "ValueError: the real one"
+
+
+def test_of_a_known_line_and_an_exception_the_known_line_tells_more() -> None:
+    lines = ["RuntimeError: something", "vllm: error: unrecognized arguments: --x"]
+    assert cause(lines) == f"vllm: error: unrecognized arguments: --x\n  {ARGS}"
+
+
+def test_of_two_known_lines_of_one_kind_the_first_is_the_cause() -> None:
+    assert cause(["error: no space left on device: a", "error: no space left on device: b"]) == (
+        "error: no space left on device: a\n  the disk is full: 'docker system df' shows what Docker holds."
+    )
+
+
+def test_where_nothing_is_known_the_last_line_is_the_cause() -> None:
+    assert cause(["one", "two", "   ", ""]) == "two"
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["   ", "\t"]])
+def test_who_said_nothing_is_said_to_have_said_nothing(lines: list[str]) -> None:
+    assert cause(lines) == "it said nothing"
+    assert build_cause(lines) == "it said nothing"
+
+
+# As Compose 2.40 printed them.
+FAILED_STEP = r"""
+#5 [1/2] FROM tandem/base:bookworm
+#5 CACHED
+
+#6 [2/2] RUN apt-install.sh python3-foo
+#6 0.253 Reading package lists...
+#6 0.253 E: Unable to locate package python3-foo
+#6 ERROR: process "/bin/sh -c apt-install.sh python3-foo" did not complete successfully: exit code: 100
+------
+ > [2/2] RUN apt-install.sh python3-foo:
+0.253 Reading package lists...
+0.253 E: Unable to locate package python3-foo
+------
+Dockerfile:2
+
+--------------------
+
+   1 |     FROM tandem/base:bookworm
+
+   2 | >>> RUN apt-install.sh python3-foo
+
+--------------------
+
+failed to solve: process "/bin/sh -c apt-install.sh python3-foo" did not complete successfully: exit code: 100
+"""
+NO_SUCH_HOST = """
+#3 [internal] load metadata for nosuch.example/debian:bookworm-slim
+#3 ERROR: failed to do request: Head "https://nosuch.example/v2/": dial tcp: lookup nosuch.example: no such host
+------
+ > [internal] load metadata for nosuch.example/debian:bookworm-slim:
+------
+failed to solve: nosuch.example/debian:bookworm-slim: failed to resolve source metadata: no such host
+"""
+NO_FILE = """
+#7 [2/2] COPY nothere /x
+#7 ERROR: failed to calculate checksum of ref afb79e8b::5vo6eqxs: "/nothere": not found
+------
+ > [2/2] COPY nothere /x:
+------
+failed to solve: failed to compute cache key: failed to calculate checksum of ref afb79e8b: "/nothere": not found
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (FAILED_STEP, "E: Unable to locate package python3-foo"),
+        (
+            FAILED_STEP.replace("E: Unable to locate package python3-foo", "ERROR: No matching distribution for x==1"),
+            "ERROR: No matching distribution for x==1",
+        ),
+        (
+            FAILED_STEP.replace("E: Unable to locate package python3-foo", "error: Failed to fetch: x.whl"),
+            "error: Failed to fetch: x.whl",
+        ),
+        (
+            FAILED_STEP.replace("E: Unable to locate package python3-foo", "tar: write error: No space left on device"),
+            "tar: write error: No space left on device\n"
+            "  the disk is full: 'docker system df' shows what Docker holds.",
+        ),
+        # The step said nothing that looks like an error: its last words.
+        (FAILED_STEP.replace("E: Unable to locate package python3-foo", "it is no good"), "it is no good"),
+        (
+            NO_SUCH_HOST,
+            'ERROR: failed to do request: Head "https://nosuch.example/v2/": dial tcp: lookup nosuch.example:'
+            f" no such host\n  {NO_REGISTRY}",
+        ),
+        (NO_FILE, 'ERROR: failed to calculate checksum of ref afb79e8b::5vo6eqxs: "/nothere": not found'),
+        ("unable to prepare context: path not found", "unable to prepare context: path not found"),
+    ],
+)
+def test_a_failed_build_is_told_by_what_its_step_said(said: str, line: str) -> None:
+    assert build_cause(said.splitlines()) == line

@@ -1,0 +1,337 @@
+"""The settings of this machine: which source wins, what an env file may look like, and what is wrong with a value."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator import settings
+from orchestrator.errors import ConfigError
+from orchestrator.settings import KNOWN, Settings
+from tests.unit.values import ROOT, profile
+
+DOLLAR = "holds a $, which readers of env files take differently; write the value out, or in single quotes"
+BACKSLASH = "holds a backslash in single quotes; use none"
+HASH = "holds a # that may begin a comment or not; put a space before a comment, and quotes around a value with #"
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_bytes(text.encode())
+    return path
+
+
+def of(**values: str) -> Settings:
+    return Settings(values, ())
+
+
+def test_with_no_file_the_shell_is_all_there_is(tmp_path: Path) -> None:
+    assert settings.load(tmp_path, [], {"TANDEM_PORT": "9000"}) == Settings({"TANDEM_PORT": "9000"}, ())
+
+
+def test_dot_env_is_read_and_not_passed_on_to_compose_which_reads_it_itself(tmp_path: Path) -> None:
+    write(tmp_path, ".env", "TANDEM_PORT=9000\n")
+    assert settings.load(tmp_path, [], {}) == Settings({"TANDEM_PORT": "9000"}, ())
+
+
+def test_the_shell_beats_dot_env(tmp_path: Path) -> None:
+    write(tmp_path, ".env", "A=file\nB=file\n")
+    assert settings.load(tmp_path, [], {"A": "shell"}).values == {"A": "shell", "B": "file"}
+
+
+def test_an_empty_variable_of_the_shell_beats_dot_env_too(tmp_path: Path) -> None:
+    write(tmp_path, ".env", "TANDEM_PORT=9000\n")
+    found = settings.load(tmp_path, [], {"TANDEM_PORT": ""})
+    assert found.values == {"TANDEM_PORT": ""}
+    assert found.get("TANDEM_PORT") == "8000"
+
+
+def test_an_env_file_takes_the_place_of_dot_env(tmp_path: Path) -> None:
+    write(tmp_path, ".env", "A=dot\nB=dot\n")
+    named = write(tmp_path, "one.env", "A=one\n")
+    assert settings.load(tmp_path, [named], {}) == Settings({"A": "one"}, (named,))
+
+
+def test_a_later_env_file_beats_an_earlier_one_and_the_shell_beats_both(tmp_path: Path) -> None:
+    one = write(tmp_path, "one.env", "A=one\nB=one\nC=one\n")
+    two = write(tmp_path, "two.env", "B=two\nC=two\nD=two\n")
+    found = settings.load(tmp_path, [one, two], {"C": "shell"})
+    assert found == Settings({"A": "one", "B": "two", "C": "shell", "D": "two"}, (one, two))
+
+
+def test_dot_env_may_be_named_among_the_env_files(tmp_path: Path) -> None:
+    dot = write(tmp_path, ".env", "A=dot\nB=dot\n")
+    one = write(tmp_path, "one.env", "A=one\n")
+    assert settings.load(tmp_path, [dot, one], {}).values == {"A": "one", "B": "dot"}
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("A=1", {"A": "1"}),
+        ("A=1\nB=two\n", {"A": "1", "B": "two"}),
+        ("A=1\r\nB=two\r\n", {"A": "1", "B": "two"}),
+        ("\ufeffA=1\nB=two\n", {"A": "1", "B": "two"}),
+        ("\ufeffA=1\r\nB=two\r\n", {"A": "1", "B": "two"}),
+        ("# A=0\n\n  # B=0\nA=1\n", {"A": "1"}),
+        ("A=1 # one\nB=1#2\n", {"A": "1", "B": "1#2"}),
+        ("A=\"two words\"\nB='two words'\n", {"A": "two words", "B": "two words"}),
+        ("A=\"x # y\" # z\nB='x # y' # z\n", {"A": "x # y", "B": "x # y"}),
+        ("A=\"one\\ntwo\"\nB='one\\ntwo'\n", {"A": "one\ntwo", "B": "one\\ntwo"}),
+        ('A="one\ntwo"\nB=2\n', {"A": "one\ntwo", "B": "2"}),
+        ("export A=1\n", {"A": "1"}),
+        ("  A = 1  \n", {"A": "1"}),
+        ("A=\nB=\"\"\nC=''\n", {"A": "", "B": "", "C": ""}),
+        ("A=1\nA=2\n", {"A": "2"}),
+        ("A=a=b\n", {"A": "a=b"}),
+        ("A=模型\n", {"A": "模型"}),
+        ("A\nB=1\n", {"B": "1"}),
+        ("TANDEM_MODELS='$HOME'\n", {"TANDEM_MODELS": "$HOME"}),
+    ],
+)
+def test_an_env_file_may_be_written_as_env_files_are(tmp_path: Path, text: str, values: dict[str, str]) -> None:
+    write(tmp_path, ".env", text)
+    assert settings.load(tmp_path, [], {}).values == values
+
+
+@pytest.mark.parametrize(
+    ("line", "doubt"),
+    [
+        ("TANDEM_MODELS=${HOME}/models", DOLLAR),
+        ("TANDEM_MODELS=$HOME", DOLLAR),
+        ('COMPOSE_PROFILES="$PROFILE"', DOLLAR),
+        ("QWEN_14B_MAX_MODEL_LEN=${LEN:-8192}", DOLLAR),
+        ("HTTPS_PROXY=$PROXY", DOLLAR),
+        ("TANDEM_MODELS='C:\\models'", BACKSLASH),
+        ("TANDEM_MODELS=#5", HASH),
+        ("TANDEM_MODELS= #5", HASH),
+        ("TANDEM_PORT=9000\t# the port", HASH),
+    ],
+)
+def test_a_line_of_ours_that_compose_could_read_otherwise_is_refused(tmp_path: Path, line: str, doubt: str) -> None:
+    path = write(tmp_path, "one.env", f"A=1\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        settings.load(tmp_path, [path], {})
+    assert caught.value.problems == [f"{path}: line 2: {line.partition('=')[0]}: {doubt}"]
+
+
+@pytest.mark.parametrize("line", ["PRICE=$5", "PS1='a\\b'", "COLOUR=#fff", "PATH=$PATH:/opt"])
+def test_what_is_not_ours_may_be_written_as_anyone_likes(tmp_path: Path, line: str) -> None:
+    write(tmp_path, ".env", f"{line}\nTANDEM_PORT=9000\n")
+    assert settings.load(tmp_path, [], {}).get("TANDEM_PORT") == "9000"
+
+
+def test_compose_env_files_of_the_shell_take_the_place_of_dot_env(tmp_path: Path) -> None:
+    write(tmp_path, ".env", "A=dot\n")
+    write(tmp_path, "one.env", "A=one\nB=one\n")
+    write(tmp_path, "two.env", "B=two\n")
+    shell = {"COMPOSE_ENV_FILES": "one.env,two.env"}
+    assert settings.load(tmp_path, [], shell) == Settings({"A": "one", "B": "two"} | shell, ())
+
+
+@pytest.mark.parametrize(("value", "read"), [("1", {}), ("true", {}), ("0", {"A": "dot"}), ("", {"A": "dot"})])
+def test_dot_env_is_left_alone_where_compose_is_told_to(tmp_path: Path, value: str, read: dict[str, str]) -> None:
+    write(tmp_path, ".env", "A=dot\n")
+    shell = {"COMPOSE_DISABLE_ENV_FILE": value}
+    assert settings.load(tmp_path, [], shell).values == read | shell
+
+
+def test_every_line_that_says_nothing_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "one.env", "A=1\nhello world\nB=2\n=3\n")
+    with pytest.raises(ConfigError) as caught:
+        settings.load(tmp_path, [path], {})
+    assert caught.value.problems == [
+        f"{path}: line 2: should be NAME=value",
+        f"{path}: line 4: should be NAME=value",
+    ]
+
+
+def test_an_env_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "none.env"
+    with pytest.raises(ConfigError) as caught:
+        settings.load(tmp_path, [path], {})
+    assert caught.value.problems == [f"{path}: cannot be read: No such file or directory"]
+
+
+def test_an_env_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "utf16.env"
+    path.write_bytes("A=1\n".encode("utf-16"))
+    with pytest.raises(ConfigError) as caught:
+        settings.load(tmp_path, [path], {})
+    assert caught.value.problems == [f"{path}: cannot be read: it is not UTF-8"]
+
+
+def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
+    assert {name: of().get(name) for name in KNOWN} == {
+        "TANDEM_PORT": "8000",
+        "TANDEM_BIND": "127.0.0.1",
+        "TANDEM_MODELS": "models",
+        "TANDEM_BASE_IMAGE": "",
+        "TANDEM_DEBIAN_MIRROR": "",
+        "TANDEM_PYPI_INDEX": "",
+        "TANDEM_WHEELS": "",
+        "TANDEM_CA_BUNDLE": "",
+    }
+
+
+def test_the_example_explains_every_setting_and_no_other() -> None:
+    text = (ROOT / "env/example.env").read_text(encoding="utf-8")
+    assert set(re.findall(r"^#(TANDEM_\w+)=", text, re.MULTILINE)) == set(KNOWN)
+
+
+def test_the_example_shows_the_usual_values_of_what_has_one() -> None:
+    text = (ROOT / "env/example.env").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^#(TANDEM_\w+)=(.*)$", text, re.MULTILINE))
+    usual = {name: value for name, value in KNOWN.items() if value}
+    assert {name: shown[name] for name in usual} == usual
+
+
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [
+        ({}, "http://localhost:8000"),
+        ({"TANDEM_PORT": "9000"}, "http://localhost:9000"),
+        ({"TANDEM_BIND": "127.0.0.1"}, "http://localhost:8000"),
+        ({"TANDEM_BIND": "0.0.0.0"}, "http://localhost:8000"),
+        ({"TANDEM_BIND": "[::]"}, "http://localhost:8000"),
+        ({"TANDEM_BIND": "::"}, "http://localhost:8000"),
+        ({"TANDEM_BIND": "192.168.1.5", "TANDEM_PORT": "80"}, "http://192.168.1.5:80"),
+        ({"TANDEM_BIND": "[fd00::5]"}, "http://[fd00::5]:8000"),
+    ],
+)
+def test_the_address_is_where_this_machine_reaches_the_router(values: dict[str, str], address: str) -> None:
+    assert of(**values).address == address
+
+
+@pytest.mark.parametrize(
+    ("value", "profiles"),
+    [
+        ("", []),
+        ("demo", ["demo"]),
+        ("demo,qwen-14b", ["demo", "qwen-14b"]),
+        (" demo , qwen-14b ,", ["demo", "qwen-14b"]),
+    ],
+)
+def test_compose_profiles_are_split_at_commas(value: str, profiles: list[str]) -> None:
+    assert of(COMPOSE_PROFILES=value).profiles == profiles
+
+
+def test_the_compose_project_is_tandem_unless_it_is_said_otherwise() -> None:
+    assert (of().project, of(COMPOSE_PROJECT_NAME="").project) == ("tandem", "tandem")
+    assert of(COMPOSE_PROJECT_NAME="second").project == "second"
+
+
+FITTING = {
+    "TANDEM_PORT": "65535",
+    "TANDEM_BIND": "0.0.0.0",
+    "TANDEM_PYPI_INDEX": "https://mirror.example.org/simple",
+    "TANDEM_DEBIAN_MIRROR": "http://mirror.example.org:3142/debian",
+    "QWEN_14B_MAX_MODEL_LEN": "8192",
+    "QWEN_14B_GPU_MEMORY_UTILIZATION": "0.85",
+    "PATH": "/bin",
+    "TANDEMONIUM": "x",
+}
+
+
+def test_settings_that_fit_have_no_problems() -> None:
+    found = profile(max_model_len=16384, gpu_memory_utilization=0.9)
+    assert settings.problems(of(**FITTING), [found]) == []
+    assert settings.problems(of(), [found]) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        ({"TANDEM_PROT": "9000"}, ["TANDEM_PROT: unknown setting, did you mean TANDEM_PORT?"]),
+        ({"TANDEM_PYPI_INDX": ""}, ["TANDEM_PYPI_INDX: unknown setting, did you mean TANDEM_PYPI_INDEX?"]),
+        (
+            {"TANDEM_XYZZY_QQ": "1"},
+            [
+                "TANDEM_XYZZY_QQ: unknown setting; there are: TANDEM_PORT, TANDEM_BIND, TANDEM_MODELS,"
+                " TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE"
+            ],
+        ),
+        ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
+        ({"TANDEM_PORT": "65536"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "65536"']),
+        ({"TANDEM_PORT": "http"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "http"']),
+        ({"TANDEM_PORT": "-1"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "-1"']),
+        ({"TANDEM_PORT": "8000 "}, ['TANDEM_PORT: should be a port from 1 to 65535, got "8000 "']),
+        ({"TANDEM_PORT": "８０００"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "８０００"']),
+        (
+            {"TANDEM_PYPI_INDEX": "https://me:secret@mirror.example.org/simple"},
+            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+        ),
+        (
+            {"TANDEM_DEBIAN_MIRROR": "http://me:secret@mirror.example.org/debian"},
+            ["TANDEM_DEBIAN_MIRROR: holds a password, which would stay in the image; use an address without one"],
+        ),
+        (
+            {"TANDEM_PYPI_INDEX": "https://:token@mirror.example.org/simple"},
+            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+        ),
+        (
+            {"TANDEM_PYPI_INDEX": "https://token@mirror.example.org/simple"},
+            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+        ),
+        (
+            {"QWEN_14B_MAX_MODEL_LEN": "16k"},
+            ['QWEN_14B_MAX_MODEL_LEN: should be a number of tokens of at least 1, got "16k"'],
+        ),
+        (
+            {"QWEN_14B_MAX_MODEL_LEN": "0"},
+            ['QWEN_14B_MAX_MODEL_LEN: should be a number of tokens of at least 1, got "0"'],
+        ),
+        (
+            {"QWEN_14B_GPU_MEMORY_UTILIZATION": "90%"},
+            ['QWEN_14B_GPU_MEMORY_UTILIZATION: should be a number above 0 and up to 1, got "90%"'],
+        ),
+        (
+            {"QWEN_14B_GPU_MEMORY_UTILIZATION": "0.0"},
+            ['QWEN_14B_GPU_MEMORY_UTILIZATION: should be a number above 0 and up to 1, got "0.0"'],
+        ),
+        (
+            {"QWEN_14B_GPU_MEMORY_UTILIZATION": "1.1"},
+            ['QWEN_14B_GPU_MEMORY_UTILIZATION: should be a number above 0 and up to 1, got "1.1"'],
+        ),
+        (
+            {"TANDEM_PROT": "1", "TANDEM_PORT": "x", "QWEN_14B_MAX_MODEL_LEN": "x"},
+            [
+                "TANDEM_PROT: unknown setting, did you mean TANDEM_PORT?",
+                'TANDEM_PORT: should be a port from 1 to 65535, got "x"',
+                'QWEN_14B_MAX_MODEL_LEN: should be a number of tokens of at least 1, got "x"',
+            ],
+        ),
+    ],
+)
+def test_each_problem_is_a_name_and_a_fact(values: dict[str, str], lines: list[str]) -> None:
+    found = profile(max_model_len=16384, gpu_memory_utilization=0.9)
+    assert settings.problems(of(**values), [found]) == lines
+
+
+def test_a_password_is_never_repeated() -> None:
+    said = settings.problems(of(TANDEM_PYPI_INDEX="https://me:secret@mirror.example.org/simple"), [])
+    assert [line for line in said if "secret" in line] == []
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("port", ["1", "80", "8000", "65535"])
+def test_every_port_that_there_is_may_be_taken(port: str) -> None:
+    assert settings.problems(of(TANDEM_PORT=port), []) == []
+
+
+@pytest.mark.parametrize("value", ["1", "1.0", "0.5", ".5", "0.05"])
+def test_every_spelling_of_a_share_that_vllm_takes_is_taken(value: str) -> None:
+    found = profile(gpu_memory_utilization=0.9)
+    assert settings.problems(of(QWEN_14B_GPU_MEMORY_UTILIZATION=value), [found]) == []
+
+
+def test_a_profile_whose_name_begins_with_tandem_may_be_overridden_like_any_other() -> None:
+    found = profile(name="tandem-mini", max_model_len=16384)
+    assert settings.problems(of(TANDEM_MINI_MAX_MODEL_LEN="8192"), [found]) == []
+
+
+def test_an_override_of_what_models_toml_does_not_set_is_refused_because_nothing_would_read_it() -> None:
+    assert settings.problems(of(QWEN_14B_GPU_MEMORY_UTILIZATION="0.5"), [profile()]) == [
+        "QWEN_14B_GPU_MEMORY_UTILIZATION: overrides gpu_memory_utilization, which models.qwen-14b does not set"
+    ]

@@ -1,0 +1,50 @@
+"""Profiles, containers and projects for the tests: valid ones, of which a test says only what it is about."""
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator import config
+from orchestrator.profiles import Profile
+from orchestrator.project import Project
+from orchestrator.settings import Settings
+from orchestrator.states import Container
+from orchestrator.versions import Versions
+
+ROOT = Path(__file__).resolve().parents[2]
+# Two versions, the second without a build for CPUs; the tests do not follow docker/vllm/versions.toml.
+VERSIONS = Versions("0.32.0", {"0.32.0": {"cuda": "cu130", "cpu": "cpu"}, "0.7.3": {"cuda": "cu124"}})
+
+QWEN = """
+[models.qwen-14b]
+model = "Qwen/Qwen2.5-14B-Instruct"
+gpus = [0, 1]
+tensor_parallel_size = 2
+max_model_len = 16384
+"""
+
+
+def profiles(text: str) -> dict[str, Profile]:
+    """The profiles of a models.toml's text."""
+    return config.load(text, VERSIONS)
+
+
+def profile(**said: Any) -> Profile:
+    """A profile for two GPUs, called qwen-14b, but for what is said."""
+    usual = {
+        "name": "qwen-14b",
+        "served_model_name": said.get("name", "qwen-14b"),
+        "vllm": VERSIONS.default,
+        "model": "Qwen/Qwen2.5-14B-Instruct",
+        "gpus": [0, 1],
+    }
+    return Profile(**(usual | said))
+
+
+def container(service: str, status: str = "running", health: str = "healthy", **said: Any) -> Container:
+    """A container of the project `tandem`: running and healthy, but for what is said."""
+    return Container(service=service, name=f"tandem-{service}", status=status, health=health, **said)
+
+
+def project(*listed: Profile, folder: Path = Path("/tandem"), values: dict[str, str] | None = None) -> Project:
+    """A project of these profiles; values are its settings."""
+    return Project(folder, {found.name: found for found in listed}, VERSIONS, Settings(values or {}, ()))
