@@ -82,8 +82,8 @@ def batches(
 ) -> Iterator[list[Sample]]:
     """Batches without end: what the writer draws, and some of what the last exam found weak."""
     while True:
-        drawn = [encode(tokenizer, writer.example()) for _ in range(8 * BATCH_ROWS)]
-        cut = list(by_width([*drawn, *rng.sample(weak, min(len(weak), BATCH_ROWS))]))
+        drawn = [encode(tokenizer, writer.example()) for _ in range(6 * BATCH_ROWS)]
+        cut = list(by_width(drawn + (rng.choices(weak, k=2 * BATCH_ROWS) if weak else [])))
         rng.shuffle(cut)
         yield from cut
 

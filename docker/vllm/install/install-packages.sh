@@ -9,7 +9,7 @@ if [ ! -f "$requirements" ]; then
     exit 1
 fi
 
-export SSL_CERT_FILE=/run/secrets/ca UV_DEFAULT_INDEX="${PYPI_INDEX:-}" UV_LINK_MODE=copy
+export SSL_CERT_FILE=/run/secrets/ca UV_DEFAULT_INDEX="${PYPI_INDEX:-}" UV_LINK_MODE=copy UV_CACHE_DIR=/var/cache/uv
 /opt/uv/bin/uv venv -q --python /usr/bin/python3 /opt/vllm
 set --
 if [ "$build" = cpu ]; then
