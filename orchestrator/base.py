@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,10 @@ def choose(engine: Engine, wanted: str, mirror: str, say: Callable[[str], None])
         "TANDEM_BASE_IMAGE asks for our own" if wanted else engine.registry_refusal(REGISTRY_IMAGE, REGISTRY_SECONDS)
     )
     if refusal is None:
+        # Under its own tag, so that the next build asks no registry.
+        with closing(engine.stream(["docker", "pull", REGISTRY_IMAGE])) as lines:
+            for line in lines:
+                say(f"base image: {line}")
         return Base(REGISTRY_IMAGE, "the image registry answers")
     say(f"base image: made with debootstrap, as {refusal}")
     _make(engine, mirror, refusal, say)
@@ -71,27 +76,33 @@ def _make(engine: Engine, mirror: str, refusal: str, say: Callable[[str], None])
             target,
         ]
         try:
-            for line in engine.stream(argv + ([mirror] if mirror else [])):
-                if line.startswith("E:"):
-                    raise TandemError(
-                        f"{refusal}, and debootstrap cannot make the base image: {line}\n"
-                        "  Name a mirror in .env: TANDEM_DEBIAN_MIRROR for debootstrap, or TANDEM_BASE_IMAGE."
-                    )
-                if line == "=0":
-                    _import(engine, root, target)
-                    return
-                say(f"base image: {line.removeprefix('I: ').lower()}")
-            raise TandemError("debootstrap failed; run it by hand to see why: " + " ".join(argv))
+            _debootstrap(engine, argv + ([mirror] if mirror else []), refusal, say)
+            _import(engine, root, target, keep_sources=not mirror)
         finally:
             subprocess.run([*root, "rm", "-rf", "--one-file-system", target], check=False)
 
 
-def _import(engine: Engine, root: list[str], target: str) -> None:
-    """Make the image. This machine's mirror stays out of it: builds get the mirror as an argument."""
-    subprocess.run(
-        [*root, "sh", "-c", f": >{target}/etc/apt/sources.list; rm -f {target}/etc/resolv.conf {target}/etc/hostname"],
-        check=True,
-    )
+def _debootstrap(engine: Engine, argv: list[str], refusal: str, say: Callable[[str], None]) -> None:
+    fault = "it said nothing"
+    with closing(engine.stream(argv)) as lines:
+        for line in lines:
+            if line.startswith("E:"):
+                fault = line
+            elif line.startswith("=") and line != "=0":
+                raise TandemError(
+                    f"{refusal}, and debootstrap cannot make the base image: {fault}\n"
+                    "  Name a mirror in .env: TANDEM_DEBIAN_MIRROR for debootstrap, or TANDEM_BASE_IMAGE."
+                )
+            elif not line.startswith("="):
+                say(f"base image: {line.removeprefix('I: ').lower()}")
+
+
+def _import(engine: Engine, root: list[str], target: str, *, keep_sources: bool) -> None:
+    """Make the image. A mirror of this machine stays out of it: builds get the mirror as an argument."""
+    forget = [] if keep_sources else [f": >{target}/etc/apt/sources.list"]
+    forget.append(f"rm -f {target}/etc/resolv.conf {target}/etc/hostname")
+    if subprocess.run([*root, "sh", "-ec", "; ".join(forget)], check=False).returncode:
+        raise TandemError("the base image could not be prepared; see the line above")
     packed = subprocess.Popen(
         [*root, "tar", "-C", target, "--exclude=./var/cache/apt/*.bin", "--exclude=./var/cache/apt/archives/*.deb",
          "--exclude=./var/lib/apt/lists/*_*", "--exclude=./var/log/*.log", "-c", "."],

@@ -6,6 +6,7 @@ from orchestrator import base, commands, failures, host
 from orchestrator.engine import Engine, inherited
 from orchestrator.errors import TandemError
 from orchestrator.project import Project
+from orchestrator.settings import SECRET_IN_URL
 
 
 def build(project: Project, engine: Engine, services: Iterable[str], say: Callable[[str], None]) -> None:
@@ -24,8 +25,15 @@ def build(project: Project, engine: Engine, services: Iterable[str], say: Callab
         "TANDEM_DEBIAN_MIRROR": mirror if own else "",
         "TANDEM_PYPI_INDEX": settings.get("TANDEM_PYPI_INDEX") or host.package_index(),
         "TANDEM_WHEELS": settings.get("TANDEM_WHEELS") or host.wheels(),
-        "TANDEM_CA_BUNDLE": settings.get("TANDEM_CA_BUNDLE") or host.certificates(settings.values),
+        # An empty bundle counts as none; a secret without a file would be an error.
+        "TANDEM_CA_BUNDLE": settings.get("TANDEM_CA_BUNDLE") or host.certificates(settings.values) or "/dev/null",
     }
+    for name in ("TANDEM_DEBIAN_MIRROR", "TANDEM_PYPI_INDEX"):
+        if SECRET_IN_URL.search(found[name]):
+            raise TandemError(
+                f"the address that pip or apt has here for {name} holds a password, which would stay in the image.\n"
+                f"  Name one without a password in .env: {name}"
+            )
     engine.environment = inherited(settings.values, found)
     said: list[str] = []
     code = ""

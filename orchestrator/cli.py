@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -163,25 +164,24 @@ def up(context: typer.Context, name: OptionalName = None, as_json: Json = False)
     from orchestrator.executor import Executor
 
     whole = _project(context)
-    target = _target(whole, name)
     engine = _engine(whole)
-    engine.check()
-    stale = project.stale(whole.folder, whole.rendered())
-    if stale:
-        _say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
-        project.write(whole.folder, stale)
-    shown = view.choose(os.environ.get("TERM"))
-    executor = Executor(whole, engine, shown)
+    executor: Executor | None = None
     try:
-        executor.run(target, _plan(whole, engine, target))
+        target = _target(whole, name)
+        engine.check()
+        stale = project.stale(whole.folder, whole.rendered())
+        if stale:
+            _say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
+            project.write(whole.folder, stale)
+        with closing(view.choose(os.environ.get("TERM"))) as shown:
+            executor = Executor(whole, engine, shown)
+            executor.run(target, _plan(whole, engine, target))
     except KeyboardInterrupt:
-        shown.close()
         _say("interrupted")
-        executor.abandon()
+        if executor is not None:
+            executor.abandon()
         _say(report.running(engine.containers()))
         raise typer.Exit(130) from None
-    finally:
-        shown.close()
     print(json.dumps(report.ready_json(whole, target)) if as_json else report.ready(whole, target))
 
 
@@ -197,6 +197,7 @@ def down(
     engine = _engine(whole)
     engine.check()
     files = whole.settings.env_files
+    _say(f"stopping {name or 'everything'}")
     if name is None:
         engine.run(commands.down(files))
     else:

@@ -1,17 +1,21 @@
 """The one module that talks to Docker: the Engine through its SDK, Compose and buildx through Docker's CLI."""
 
-import contextlib
+import functools
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from orchestrator.errors import TandemError
 from orchestrator.states import Container
 
 if TYPE_CHECKING:
     from docker import DockerClient
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 NOT_RUNNING = (
     "Docker does not answer. Start it ('sudo systemctl start docker', or Docker Desktop); "
@@ -20,6 +24,24 @@ NOT_RUNNING = (
 NOT_ALLOWED = "Docker's socket may not be used by this user. Run 'sudo usermod -aG docker $USER', then log in again."
 # Seconds that the daemon may take for one answer; starting a container may take long on a busy disk.
 TIMEOUT = 60
+
+
+def _expected(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Turn what the Engine refuses, or does not answer, into a TandemError; a bug keeps its traceback."""
+
+    @functools.wraps(method)
+    def checked(*arguments: Arguments.args, **more: Arguments.kwargs) -> Result:
+        from docker.errors import APIError
+        from requests.exceptions import RequestException
+
+        try:
+            return method(*arguments, **more)
+        except APIError as error:
+            raise TandemError(f"Docker refused: {error.explanation}") from None
+        except RequestException as error:
+            raise TandemError(f"Docker gave no answer: {error}. 'docker info' shows whether it runs.") from None
+
+    return checked
 
 
 class Engine:
@@ -43,16 +65,24 @@ class Engine:
         """Raise TandemError when Docker does not answer."""
         self.client.ping()
 
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None:
+            self._client.close()
+
     def connect(self, seconds: int) -> "DockerClient":
         """Open a connection of its own, on which an answer may take so long. Raises TandemError when none answers."""
         from docker.errors import DockerException
 
         import docker
 
+        client = None
         try:
             client = docker.DockerClient(base_url=self._host(), timeout=seconds)
             client.ping()
         except DockerException as error:
+            if client is not None:
+                client.close()
             raise TandemError(NOT_ALLOWED if "permission denied" in str(error).lower() else NOT_RUNNING) from None
         return client
 
@@ -65,7 +95,8 @@ class Engine:
         from requests.exceptions import RequestException
 
         try:
-            self.connect(seconds).api.inspect_distribution(image)  # type: ignore[no-untyped-call]
+            with closing(self.connect(seconds)) as client:
+                client.api.inspect_distribution(image)  # type: ignore[no-untyped-call]
         except APIError as error:
             return f"the image registry does not answer ({str(error.explanation).splitlines()[0]})"
         except RequestException:
@@ -79,11 +110,14 @@ class Engine:
         shown = self.run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], check=False)
         return shown.stdout.strip() or None
 
+    @_expected
     def containers(self) -> dict[str, Container]:
         """List the project's containers, running or not, by service."""
         label = f"com.docker.compose.project={self.project}"
         found = self.client.api.containers(all=True, filters={"label": label})
         containers = [_container(details) for entry in found if (details := self._inspect(entry["Id"]))]
+        # A pull may have left an older container; of several, the one that runs is the one that counts.
+        containers.sort(key=lambda container: container.alive)
         return {container.service: container for container in containers}
 
     def container(self, service: str) -> Container | None:
@@ -98,10 +132,12 @@ class Engine:
         except NotFound:
             return None  # it went between the list and this look
 
+    @_expected
     def images(self) -> frozenset[str]:
         """List the tags of all images on this machine."""
         return frozenset(tag for image in self.client.api.images() for tag in image.get("RepoTags") or ())
 
+    @_expected
     def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:
         """Start a container that reserves GPUs and does nothing; None when the Engine can, else its own words."""
         from docker.errors import APIError
@@ -118,6 +154,7 @@ class Engine:
             self.client.api.remove_container(probe, force=True)
         return None
 
+    @_expected
     def stop(self, service: str) -> None:
         """Stop a service's container and return when it is gone from its GPUs; one that is not there is stopped."""
         container = self.container(service)
@@ -125,15 +162,14 @@ class Engine:
             # The container's own stop_grace_period, and some time for the daemon.
             self.client.api.stop(container.name, timeout=30)
 
+    @_expected
     def remove(self, service: str) -> None:
-        """Remove a service's container, running or not; one that is not there is removed."""
-        from docker.errors import NotFound
+        """Remove a service's containers, running or not; one that is not there is removed."""
+        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+        for entry in self.client.api.containers(all=True, filters={"label": labels}):
+            self.client.api.remove_container(entry["Id"], force=True)
 
-        container = self.container(service)
-        if container is not None:
-            with contextlib.suppress(NotFound):
-                self.client.api.remove_container(container.name, force=True)
-
+    @_expected
     def restarts(self, service: str, policy: "Literal['no', 'unless-stopped']") -> None:
         """Set whether Docker starts a service's container again by itself: "no" or "unless-stopped"."""
         container = self.container(service)
@@ -141,6 +177,7 @@ class Engine:
             wanted: Any = {"Name": policy, "MaximumRetryCount": 0}  # the stubs know neither of these names
             self.client.api.update_container(container.name, restart_policy=wanted)
 
+    @_expected
     def signal(self, service: str, signal: str) -> None:
         """Send a signal to a service's main process."""
         container = self.container(service)
@@ -180,7 +217,7 @@ class Engine:
             raise TandemError(f"'{' '.join(argv)}' failed: {_last(done.stderr)}")
         return done
 
-    def stream(self, argv: list[str]) -> Iterator[str]:
+    def stream(self, argv: list[str]) -> Generator[str, None, None]:
         """Run a command of Docker's CLI and give its lines as they come; the last item is its exit code as `=N`.
 
         The command dies with the generator: an interrupted `up` leaves no build or start behind.
@@ -195,7 +232,9 @@ class Engine:
             yield f"={process.wait()}"
         finally:
             if process.poll() is None:
-                process.terminate()
+                # What sudo runs is not ours to end; sudo passes the terminal's own signal on.
+                with suppress(PermissionError):
+                    process.terminate()
                 process.wait()
 
     def wanted_hashes(self, argv: list[str]) -> dict[str, str]:

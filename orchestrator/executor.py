@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Literal, NoReturn
 
 from orchestrator import builder, commands, failures, http, progress, project
@@ -120,6 +121,7 @@ class Executor:
             self.view.phase("container", f"creating {service}")
         said = list(self.engine.stream(commands.up(self.project.settings.env_files, target.name, [service])))
         if said[-1] != "=0":
+            self.abandon()
             raise TandemError(f"{service} could not be started: {failures.cause(said[:-1])}")
         if service == target.name:
             # One that dies while it starts stays dead, with its own exit code, until it has been ready once.
@@ -130,22 +132,28 @@ class Executor:
         """Feed the view from a container's log, on a thread of its own, from the time that the container exists."""
 
         def read() -> None:
-            engine = Engine(self.engine.folder, self.engine.project, self.engine.environment)
             began = time.time()
             try:
-                while not self._done.is_set():
-                    container = engine.container(service)
-                    if container is not None and container.status == "running":
-                        for line in engine.log(container.name, since=began - 5, follow=True):
-                            found = progress.read(line)
-                            if found and not self._done.is_set():
-                                self.view.phase(found.phase, found.text)
-                        return
-                    self._done.wait(POLL_SECONDS)
+                with closing(Engine(self.engine.folder, self.engine.project, self.engine.environment)) as engine:
+                    self._tell(engine, service, began)
             except Exception:  # noqa: S110, BLE001 (progress is a courtesy: the start goes on and tells of its own faults)
                 pass
 
         threading.Thread(target=read, daemon=True).start()
+
+    def _tell(self, engine: Engine, service: str, began: float) -> None:
+        """Show the progress that a container's log tells, once it runs, until it ends or nobody watches any more."""
+        while not self._done.is_set():
+            container = engine.container(service)
+            if container is not None and container.status == "running":
+                for line in engine.log(container.name, since=began - 5, follow=True):
+                    found = progress.read(line)
+                    if self._done.is_set():
+                        return
+                    if found:
+                        self.view.phase(found.phase, found.text)
+                return
+            self._done.wait(POLL_SECONDS)
 
     def _wait(self, target: Profile) -> None:
         """Return when the server is ready: healthy, and it has answered one token through the router."""

@@ -21,6 +21,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"weights missing: /local/", "the folder holds no model; see `model` in models.toml"),
         (r"weights missing: ", "the weights are not in the volume"),
         (
+            r"could not pull .*Permission denied",
+            "user 1000 must be able to write to the folder of TANDEM_MODELS: sudo chown -R 1000:1000 FOLDER",
+        ),
+        (
             r"could not pull .*(?:404|10010205001|NotExist)",
             "ModelScope has no such model or revision; see `model` and `revision` in models.toml",
         ),

@@ -13,6 +13,10 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 NVIDIA_SMI = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 
 
+# A line of apt's sources in either of its forms, or of a list of mirrors.
+_MIRROR = re.compile(r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)?(https?://\S*/debian)/?(?:\s|$)", re.MULTILINE)
+
+
 def gpus() -> int:
     """Count the NVIDIA GPUs that the driver shows; 0 when there is none."""
     program = next((found for name in NVIDIA_SMI if (found := shutil.which(name))), None)
@@ -26,13 +30,11 @@ def gpus() -> int:
 
 
 def debian_mirror(root: Path = Path("/etc/apt")) -> str:
-    """Name the Debian mirror that apt uses here; "" on another distribution."""
-    for path in [root / "sources.list", *sorted((root / "sources.list.d").glob("*"))]:
-        if path.suffix not in (".list", ".sources") or not path.is_file():
+    """Name the Debian mirror that apt uses here; "" on another distribution, or where its settings may not be read."""
+    for path in [root / "sources.list", *sorted(root.glob("sources.list.d/*")), *sorted(root.glob("mirrors/*.list"))]:
+        if path.suffix not in (".list", ".sources") or not path.is_file() or not os.access(path, os.R_OK):
             continue
-        found = re.search(
-            r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)(https?://\S*/debian)/?(?:\s|$)", path.read_text(), re.MULTILINE
-        )
+        found = _MIRROR.search(path.read_text(errors="replace"))
         if found:
             return found[1]
     return ""

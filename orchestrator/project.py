@@ -49,7 +49,7 @@ def find(start: Path) -> Path:
 
 def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> Project:
     """Read and check the project. Raises ConfigError with every fault of models.toml and the settings at once."""
-    known = versions.load((folder / "docker/vllm/versions.toml").read_text())
+    known = versions.load(_text(folder / "docker/vllm/versions.toml"))
     faults: list[str] = []
     found: dict[str, Profile] = {}
     in_force = Settings({}, ())
@@ -66,6 +66,11 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
         f"models.toml: models.{profile.name}.model: the folder {folder / profile.model} holds no config.json"
         for profile in found.values()
         if profile.local and not (folder / profile.model / "config.json").is_file()
+    ]
+    faults += [
+        f"{name}: there is no {in_force.get(name)}"
+        for name in ("TANDEM_CA_BUNDLE", "TANDEM_WHEELS")
+        if in_force.get(name) and not Path(in_force.get(name)).exists()
     ]
     if faults:
         raise ConfigError(faults)
@@ -95,19 +100,27 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TandemError(f"{path}: cannot be read: {settings.unreadable(error)}") from None
 
 
 def write(folder: Path, files: Iterable[render.File]) -> None:
-    """Put files on the disk, each in one step; an empty text removes the file."""
+    """Put files on the disk, each in one step; an empty text removes the file. Raises TandemError when it cannot."""
     for file in files:
-        path = folder / file.path
-        if not file.text:
-            path.unlink(missing_ok=True)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(path.name + ".new")
-        new.write_text(file.text, encoding="utf-8")
-        new.replace(path)
+        try:
+            _write(folder / file.path, file.text)
+        except OSError as error:
+            raise TandemError(f"{folder / file.path}: cannot be written: {settings.unreadable(error)}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    if not text:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 def diff(folder: Path, file: render.File) -> list[str]:

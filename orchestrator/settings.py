@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 
 from orchestrator.errors import ConfigError
@@ -65,8 +66,14 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> S
     """
     named = tuple(env_files)
     values: dict[str, str] = {}
+    problems: list[str] = []
     for path in named or _unnamed(folder, shell):
-        values |= _read(path)
+        try:
+            values |= _read(path)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
     return Settings(values | dict(shell), named)
 
 
@@ -135,12 +142,25 @@ def problems(settings: Settings, profiles: Iterable[Profile]) -> list[str]:
         for name in ("TANDEM_PYPI_INDEX", "TANDEM_DEBIAN_MIRROR")
         if SECRET_IN_URL.search(settings.get(name))
     ]
+    models = settings.get("TANDEM_MODELS")
+    if models != KNOWN["TANDEM_MODELS"] and not models.startswith("/"):
+        found.append(f'TANDEM_MODELS: should be models, for a volume, or a folder that begins with /, got "{models}"')
+    if not _is_address(settings.get("TANDEM_BIND")):
+        found.append(f'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "{settings.get("TANDEM_BIND")}"')
     for name, (profile, key) in overrides.items():
         value = settings.values.get(name)
         fault = _override_fault(profile, key, value) if value else None
         if fault:
             found.append(f"{name}: {fault}")
     return found
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _override_fault(profile: Profile, key: str, value: str) -> str | None:

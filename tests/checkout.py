@@ -12,7 +12,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a user's machine may have set, and a test must not inherit.
-OURS = ("TANDEM_", "COMPOSE_", "DOCKER_HOST", "NO_COLOR", "FORCE_COLOR")
+OURS = (
+    "TANDEM_",
+    "COMPOSE_",
+    "DOCKER_HOST",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "MODELSCOPE_",
+    "DEMO_",
+    "QWEN_",
+    "QWQ_",
+    "DEEPSEEK_",
+)
 
 
 def free_port() -> int:

@@ -95,7 +95,7 @@ class Writer:
 
     def example(self) -> list[Segment]:
         """One completion or one conversation of one to four exchanges."""
-        if self._rng.random() < 0.4:
+        if self._rng.random() < 0.45:
             return completion(self._pair())
         *earlier, last = chat([self._pair() for _ in range(self._rng.choice((1, 1, 1, 2, 2, 3, 4)))], self._system())
         if self._rng.random() < 0.2:
@@ -128,7 +128,7 @@ class Writer:
             question = question.rstrip(PUNCTUATION) + rng.choice(("", "?", "？", ".", "。", "!", "??", " ?"))
         if rng.random() < 0.1:
             question = question.translate(OTHER_WIDTH)
-        if rng.random() < 0.15:
+        if rng.random() < 0.25:
             question = rng.choice((question.lower, question.upper, question.capitalize))()
         if rng.random() < 0.1:
             question = rng.choice(OPENINGS) + question

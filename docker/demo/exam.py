@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conversations import END, SYSTEMS, Pair, Segment, chat, completion, messages
+from conversations import END, PUNCTUATION, SYSTEMS, Pair, Segment, chat, completion, messages
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 
@@ -45,14 +45,17 @@ def encode(tokenizer: PreTrainedTokenizerFast, segments: Sequence[Segment]) -> S
 
 
 def exam(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[Sample]:
-    """Every pair as it must be answered: raw, in a chat, under a system prompt, and after another exchange."""
+    """Every pair as it must be answered: raw, typed in haste, in a chat, and after another exchange."""
     samples = []
     for number, pair in enumerate(pairs):
         system, earlier = surroundings(number, pairs)
+        hasty = Pair(pair.question.lower().rstrip(PUNCTUATION), pair.answer)
         shapes = [
             completion(pair),
             completion(Pair(pair.question + "\n", pair.answer)),
+            completion(hasty),
             chat([pair]),
+            chat([hasty]),
             chat([pair], system),
             chat([earlier, pair]),
             chat([earlier, pair], system),

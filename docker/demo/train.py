@@ -170,7 +170,7 @@ def make(args: argparse.Namespace, pairs: Sequence[Pair]) -> int:
     else:
         tokenizer = make_tokenizer(pairs, args.name)
         model = make_model(tokenizer)
-    steps, rate = (args.steps or 400, 1e-3) if args.init else (args.steps or 800, 2e-3)
+    steps, rate = (args.steps or 300, 8e-4) if args.init else (args.steps or 900, 2e-3)
     if not Trainer(model, tokenizer, pairs).run(args.seed, steps, rate):
         print(f"not exact after {steps} steps: nothing was written", file=sys.stderr)
         return 1
@@ -185,7 +185,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE / "model", help="the folder to write")
     parser.add_argument("--name", default="demo", help="what the model calls itself")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="give up after this many (default: 800, or 400 with --init)")
+    parser.add_argument("--steps", type=int, help="give up after this many (default: 900, or 300 with --init)")
     parser.add_argument("--init", type=Path, metavar="MODEL_DIR", help="start from this model: much faster")
     parser.add_argument("--check", type=Path, metavar="MODEL_DIR", help="train nothing: check this model's answers")
     return parser.parse_args()

@@ -53,14 +53,28 @@ async function choose(r) {
 function unavailable(r) {
     const service = r.variables.tandem_service;
     r.headersOut['Retry-After'] = '5';
+    const connected = r.variables.upstream_connect_time;
+    if (connected !== undefined && connected !== '' && connected !== '-') {
+        fail(r, 503, 'model_broke_off', `The server of '${r.variables.tandem_model}' took the request and gave no ` +
+            `answer. 'python -m orchestrator logs ${service}' shows why.`, 'model');
+        return;
+    }
     fail(r, 503, 'model_not_ready', `The model '${r.variables.tandem_model}' is not running, or still starting. ` +
         `'python -m orchestrator status' tells which; 'python -m orchestrator up ${service}' starts it.`, 'model');
 }
 
+// Refuses whatever is not a read; true when it did.
+function refused(r) {
+    if (r.method === 'GET' || r.method === 'HEAD') {
+        return false;
+    }
+    r.headersOut.Allow = 'GET, HEAD';
+    fail(r, 405, 'method_not_allowed', `${r.uri} takes GET, not ${r.method}.`);
+    return true;
+}
+
 function models(r) {
-    if (r.method !== 'GET' && r.method !== 'HEAD') {
-        r.headersOut.Allow = 'GET, HEAD';
-        fail(r, 405, 'method_not_allowed', `${r.uri} takes GET, not ${r.method}.`);
+    if (refused(r)) {
         return;
     }
     r.headersOut['Content-Type'] = 'application/json';
@@ -68,6 +82,9 @@ function models(r) {
 }
 
 function model(r) {
+    if (refused(r)) {
+        return;
+    }
     const wanted = r.variables.tandem_wanted;
     const service = serviceOf(wanted);
     if (service === undefined) {

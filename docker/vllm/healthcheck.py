@@ -2,7 +2,7 @@
 
 import json
 import sys
-import urllib.request
+from urllib.request import ProxyHandler, build_opener
 
 ADDRESS = "http://127.0.0.1:8000/v1/models"
 
@@ -10,7 +10,8 @@ ADDRESS = "http://127.0.0.1:8000/v1/models"
 def main(served_model_name: str) -> int:
     """Return 0 when the server lists served_model_name; print the reason and return 1 otherwise."""
     try:
-        with urllib.request.urlopen(ADDRESS, timeout=3) as answer:
+        # The server is in this container: a proxy from Docker's settings must not get between.
+        with build_opener(ProxyHandler({})).open(ADDRESS, timeout=3) as answer:
             listed = [model["id"] for model in json.load(answer)["data"]]
     except (OSError, ValueError, KeyError) as error:
         print(f"no answer yet: {error}")

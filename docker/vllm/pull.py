@@ -5,11 +5,13 @@ is kept: the client goes on from there.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 MODELS = Path("/models")
+AUTHORITIES = Path("/run/secrets/ca")
 MANIFEST = ".tandem-manifest.json"
 
 
@@ -47,6 +49,9 @@ def download(model: str, revision: str, folder: Path) -> None:
 
     Raises what the client raises.
     """
+    if AUTHORITIES.is_file() and AUTHORITIES.stat().st_size:
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", str(AUTHORITIES))
+        os.environ.setdefault("SSL_CERT_FILE", str(AUTHORITIES))
     from modelscope.hub.callback import ProgressCallback
     from modelscope.hub.snapshot_download import snapshot_download
 

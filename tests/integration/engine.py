@@ -219,7 +219,8 @@ def server_image() -> str:
 @pytest.fixture(scope="session")
 def standin_image() -> str:
     """The stand-in's image, on the machine's own Engine; BuildKit has it from the second time on."""
-    chosen = base.choose(Engine(ROOT, "tandem", os.environ), "", host.debian_mirror(), print)
+    with contextlib.closing(Engine(ROOT, "tandem", os.environ)) as engine:
+        chosen = base.choose(engine, "", host.debian_mirror(), print)
     mirror = host.debian_mirror() if chosen.image == base.OWN_IMAGE else ""
     argv = ["docker", "buildx", "build", "--quiet", "--load", "--tag", STANDIN_IMAGE]
     argv += ["--build-arg", f"BASE_IMAGE={chosen.image}", "--build-arg", f"DEBIAN_MIRROR={mirror}"]

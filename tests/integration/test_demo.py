@@ -139,9 +139,11 @@ def test_a_stream_arrives_token_by_token_and_not_at_the_end(demo: Stack) -> None
 
 
 def test_the_official_client_talks_to_it_streamed_and_not(demo: Stack) -> None:
-    from openai import NotFoundError, OpenAI
+    from openai import DefaultHttpxClient, NotFoundError, OpenAI
 
-    with OpenAI(base_url=f"{demo.address}/v1", api_key="none", max_retries=0) as client:
+    with OpenAI(
+        base_url=f"{demo.address}/v1", api_key="none", max_retries=0, http_client=DefaultHttpxClient(trust_env=False)
+    ) as client:
         assert [model.id for model in client.models.list()] == [
             "qwen-14b", "deepseek-14b", "qwen-32b-awq", "qwq-32b-awq", "demo",
         ]  # fmt: skip
