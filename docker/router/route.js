@@ -107,6 +107,7 @@ const MESSAGES = {
     414: ['uri_too_long', 'The request\'s address is too long.'],
     500: ['router_error', 'The router failed; \'python -m orchestrator logs router\' shows why.'],
     501: ['not_implemented', 'The router does not know this method or transfer encoding.'],
+    505: ['http_version_not_supported', 'The router speaks HTTP/1.0 and HTTP/1.1.'],
 };
 
 function error(r) {

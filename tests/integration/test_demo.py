@@ -3,6 +3,7 @@
 import http.client
 import json
 import shlex
+import socket
 import time
 
 import pytest
@@ -162,6 +163,31 @@ def test_the_official_client_talks_to_it_streamed_and_not(demo: Stack) -> None:
 def test_what_is_not_a_clients_business_is_not_there(demo: Stack, path: str) -> None:
     status, answer = demo.ask(path)
     assert (status, answer["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status", "code"),
+    [
+        (b"X\r\n\r\n", 400, "bad_request"),
+        (b"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "uri_too_long"),
+        (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", 505, "http_version_not_supported"),
+        (b"DELETE /v1/models/demo HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
+        (b"GET /v1/completions HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
+        (b"GET /-/error HTTP/1.1\r\nHost: a\r\n\r\n", 404, "not_found"),
+        (b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", 413, "request_too_large"),
+    ],
+)
+def test_whatever_arrives_is_answered_in_openais_shape(
+    demo: Stack, request_head: bytes, status: int, code: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", int(demo.environment["TANDEM_PORT"])), timeout=10) as connection:
+        connection.sendall(request_head)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == status
+        assert json.loads(answer.read())["error"]["code"] == code
 
 
 def test_a_bad_request_is_answered_in_openais_shape(demo: Stack) -> None:

@@ -27,6 +27,7 @@ from orchestrator import host
         ("sources.list", "deb http://archive.example.org/ubuntu noble main\n", ""),
         ("sources.list.d/debian.sources.bak", "URIs: http://deb.example.org/debian\n", ""),
         ("sources.list", "", ""),
+        ("mirrors/debian.list", "https://deb.example.org/debian\n", "https://deb.example.org/debian"),
     ],
 )
 def test_the_debian_mirror_is_the_one_that_apt_uses(tmp_path: Path, name: str, text: str, mirror: str) -> None:

@@ -335,3 +335,19 @@ def test_an_override_of_what_models_toml_does_not_set_is_refused_because_nothing
     assert settings.problems(of(QWEN_14B_GPU_MEMORY_UTILIZATION="0.5"), [profile()]) == [
         "QWEN_14B_GPU_MEMORY_UTILIZATION: overrides gpu_memory_utilization, which models.qwen-14b does not set"
     ]
+
+
+@pytest.mark.parametrize("value", ["./weights", "weights", "~/weights", "C:/weights"])
+def test_weights_are_in_the_volume_or_in_a_folder_with_its_whole_path(value: str) -> None:
+    assert settings.problems(of(TANDEM_MODELS=value), []) == [
+        f'TANDEM_MODELS: should be models, for a volume, or a folder that begins with /, got "{value}"'
+    ]
+    assert settings.problems(of(TANDEM_MODELS="/data/weights"), []) == []
+
+
+def test_the_address_to_bind_is_an_ip_address() -> None:
+    assert settings.problems(of(TANDEM_BIND="nonsense"), []) == [
+        'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "nonsense"'
+    ]
+    for value in ("0.0.0.0", "192.168.1.2", "[::]", "::1"):
+        assert settings.problems(of(TANDEM_BIND=value), []) == []
