@@ -65,6 +65,10 @@ class Engine:
         """Raise TandemError when Docker does not answer."""
         self.client.ping()
 
+    def another(self) -> "Engine":
+        """The same on a connection of its own, for another thread."""
+        return Engine(self.folder, self.project, self.environment)
+
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._client is not None:

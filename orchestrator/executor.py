@@ -134,7 +134,7 @@ class Executor:
         def read() -> None:
             began = time.time()
             try:
-                with closing(Engine(self.engine.folder, self.engine.project, self.engine.environment)) as engine:
+                with closing(self.engine.another()) as engine:
                     self._tell(engine, service, began)
             except Exception:  # noqa: S110, BLE001 (progress is a courtesy: the start goes on and tells of its own faults)
                 pass

@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,24 @@ CONTEXT = 2048
 QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-BATCH_ROWS = 48
 BATCH_TOKENS = 6144
 EXAM_EVERY = 25
+ROUNDS = 3
 # The arithmetic of bfloat16 moves a logit by a tenth or so: an answer that hardly leads is not learned yet.
-MARGIN = 2.0
+MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class Course:
+    """One round of training: how many steps, the highest learning rate, and the rows of a batch."""
+
+    steps: int
+    rate: float
+    rows: int
+
+
+FROM_NOTHING = Course(steps=800, rate=2e-3, rows=48)
+FROM_A_MODEL = Course(steps=150, rate=8e-4, rows=24)
 
 
 def make_tokenizer(pairs: Sequence[Pair], name: str) -> PreTrainedTokenizerFast:
@@ -77,22 +91,11 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def batches(
-    tokenizer: PreTrainedTokenizerFast, writer: Writer, weak: Sequence[Sample], rng: random.Random
-) -> Iterator[list[Sample]]:
-    """Batches without end: what the writer draws, and some of what the last exam found weak."""
-    while True:
-        drawn = [encode(tokenizer, writer.example()) for _ in range(6 * BATCH_ROWS)]
-        cut = list(by_width(drawn + (rng.choices(weak, k=2 * BATCH_ROWS) if weak else [])))
-        rng.shuffle(cut)
-        yield from cut
-
-
-def by_width(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+def by_width(samples: Sequence[Sample], rows: int) -> Iterator[list[Sample]]:
     """Cut into batches of about the same length, which waste little on padding."""
     batch: list[Sample] = []
     for sample in sorted(samples, key=lambda sample: len(sample.ids)):
-        if len(batch) == BATCH_ROWS or (len(batch) + 1) * len(sample.ids) > BATCH_TOKENS:
+        if batch and (len(batch) == rows or (len(batch) + 1) * len(sample.ids) > BATCH_TOKENS):
             yield batch
             batch = []
         batch.append(sample)
@@ -100,23 +103,25 @@ def by_width(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
 
 
 class Trainer:
-    """One model in training: a step, an exam, and so on until the exam is exact."""
+    """One model in training: some steps, an exam, and so on until the exam is exact."""
 
-    def __init__(self, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> None:
+    def __init__(
+        self, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair], seed: int
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._pairs = pairs
+        self._rng = random.Random(seed)
+        self._writer = Writer(pairs, self._rng)
         self._exam = exam(tokenizer, pairs)
         self._weak: list[Sample] = []
 
-    def run(self, seed: int, steps: int, rate: float) -> bool:
-        """Trains for at most the steps given; says whether the exam is exact."""
-        rng = random.Random(seed)
-        source = batches(self._tokenizer, Writer(self._pairs, rng), self._weak, rng)
-        optimizer = torch.optim.AdamW(self._model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.05)
+    def run(self, course: Course) -> bool:
+        """One round, which ends early once the exam is exact; says whether it is."""
+        optimizer = torch.optim.AdamW(self._model.parameters(), lr=course.rate, weight_decay=0.05, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, course.rate, course.steps + 1, pct_start=0.05)
+        source = self._batches(course.rows)
         started = time.monotonic()
-        for step in range(steps + 1):
+        for step in range(course.steps + 1):
             if step % EXAM_EVERY == 0:
                 print(f"step {step}, {time.monotonic() - started:.0f} s", end=": ")
                 if self._exact():
@@ -128,12 +133,20 @@ class Trainer:
             schedule.step()
         return False
 
+    def _batches(self, rows: int) -> Iterator[list[Sample]]:
+        """Batches without end: what the writer draws, and a quarter of what the last exam found weak."""
+        while True:
+            drawn = [encode(self._tokenizer, self._writer.example()) for _ in range(6 * rows)]
+            drawn += self._rng.choices(self._weak, k=2 * rows) if self._weak else []
+            cut = list(by_width(drawn, rows))
+            self._rng.shuffle(cut)
+            yield from cut
+
     def _exact(self) -> bool:
         lead = margins(self._model, self._exam)
         wrong = sum(margin <= 0 for margin in lead)
         print(f"{wrong} of {len(lead)} answers wrong, smallest margin {min(lead):.2f}", flush=True)
-        # In place: the batches draw from it.
-        self._weak[:] = [sample for sample, margin in zip(self._exam, lead, strict=True) if margin < 2 * MARGIN]
+        self._weak = [sample for sample, margin in zip(self._exam, lead, strict=True) if margin < 2 * MARGIN]
         return min(lead) >= MARGIN
 
 
@@ -165,14 +178,16 @@ def amend(path: Path, **values: str) -> None:
 def make(args: argparse.Namespace, pairs: Sequence[Pair]) -> int:
     """Trains a model, from nothing or from another one, saves it, and checks what was saved."""
     if args.init:
+        course = FROM_A_MODEL
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.init)
         model = Qwen2ForCausalLM.from_pretrained(args.init, dtype=torch.float32)
     else:
+        course = FROM_NOTHING
         tokenizer = make_tokenizer(pairs, args.name)
         model = make_model(tokenizer)
-    steps, rate = (args.steps or 300, 8e-4) if args.init else (args.steps or 900, 2e-3)
-    if not Trainer(model, tokenizer, pairs).run(args.seed, steps, rate):
-        print(f"not exact after {steps} steps: nothing was written", file=sys.stderr)
+    trainer = Trainer(model, tokenizer, pairs, args.seed)
+    if not any(trainer.run(course) for _ in range(ROUNDS)):
+        print(f"not exact after {ROUNDS} rounds: nothing was written", file=sys.stderr)
         return 1
     save(model, tokenizer, args.out)
     return check(args.out, pairs)
@@ -185,7 +200,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE / "model", help="the folder to write")
     parser.add_argument("--name", default="demo", help="what the model calls itself")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="give up after this many (default: 900, or 300 with --init)")
     parser.add_argument("--init", type=Path, metavar="MODEL_DIR", help="start from this model: much faster")
     parser.add_argument("--check", type=Path, metavar="MODEL_DIR", help="train nothing: check this model's answers")
     return parser.parse_args()

@@ -135,8 +135,7 @@ def test_a_stream_arrives_token_by_token_and_not_at_the_end(demo: Stack) -> None
     assert len(arrivals) >= 100
     # Held back anywhere on its way, the first would come with the last.
     assert arrivals[0] < arrivals[-1] / 4
-    middle = sum(arrivals[-1] / 4 < arrival < arrivals[-1] * 3 / 4 for arrival in arrivals)
-    assert middle > len(arrivals) / 4
+    assert len({round(arrival, 2) for arrival in arrivals}) > 10
 
 
 def test_the_official_client_talks_to_it_streamed_and_not(demo: Stack) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import host
-from tests.checkout import Checkout
+from tests.checkout import Checkout, eventually
 
 pytestmark = pytest.mark.docker
 
@@ -110,6 +110,13 @@ def test_setup_installs_docker_compose_buildx_and_the_orchestrator(machine: Mach
 def test_setup_again_finds_nothing_to_do_and_says_nothing(machine: Machine) -> None:
     done = machine.run("scripts/setup --yes")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_daemon_that_is_stopped_is_started_and_nothing_is_installed(machine: Machine) -> None:
+    assert machine.run("kill $(cat /var/run/docker.pid)").returncode == 0
+    eventually(lambda: machine.run("test -e /var/run/docker.pid").returncode != 0, seconds=30, what="the daemon's end")
+    done = machine.run("scripts/setup --yes")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "setup: starting Docker\n")
 
 
 def test_a_user_who_is_not_root_gets_the_group_and_can_go_on_at_once(machine: Machine) -> None:
