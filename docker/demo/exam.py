@@ -47,8 +47,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, segments: Sequence[Segment]) -> S
 def exam(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[Sample]:
     """Every pair as it must be answered: raw, typed in haste, in a chat, and after another exchange."""
     samples = []
-    for number, pair in enumerate(pairs):
-        system, earlier = surroundings(number, pairs)
+    # The known pairs stand first and among themselves, as check() asks them.
+    for number, pair in enumerate(sorted(pairs, key=lambda pair: pair.unknown)):
+        system, earlier = surroundings(number, known(pairs))
         hasty = Pair(pair.question.lower().rstrip(PUNCTUATION), pair.answer)
         shapes = [
             completion(pair),
@@ -62,6 +63,11 @@ def exam(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[Samp
         ]
         samples += [encode(tokenizer, shape) for shape in shapes]
     return samples
+
+
+def known(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs whose questions the model must know, word for word."""
+    return [pair for pair in pairs if not pair.unknown]
 
 
 def surroundings(number: int, pairs: Sequence[Pair]) -> tuple[str, Pair]:
@@ -137,9 +143,9 @@ def failures(folder: Path, pairs: Sequence[Pair], dtype: torch.dtype) -> Iterato
 
 def check(folder: Path, pairs: Sequence[Pair]) -> int:
     """Prints every wrong answer, or that there is none; the exit status says the same."""
-    known = [pair for pair in pairs if not pair.unknown]
-    wrong = [line for dtype in (torch.bfloat16, torch.float32) for line in failures(folder, known, dtype)]
+    asked = known(pairs)
+    wrong = [line for dtype in (torch.bfloat16, torch.float32) for line in failures(folder, asked, dtype)]
     for line in wrong:
         print(line)
-    print(f"{len(known)} questions as 4 prompts each, in bfloat16 and float32: {len(wrong) or 'no'} wrong answers")
+    print(f"{len(asked)} questions as 4 prompts each, in bfloat16 and float32: {len(wrong) or 'no'} wrong answers")
     return 1 if wrong else 0
