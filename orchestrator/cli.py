@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator import cli_bundle
+
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
     from orchestrator.plan import Operation
@@ -240,3 +242,6 @@ def logs(
         raise TandemError(f"{name} has no container, so no log. Start it: python -m orchestrator up {name}")
     argv = commands.logs(container.name, follow=follow, tail=tail)
     os.execvp(argv[0], argv)  # noqa: S606 (argv is built by us; Ctrl-C and pipes are docker's to handle)
+
+
+app.add_typer(cli_bundle.commands(cli_bundle.Session(_project, _engine, _target, _say)), name="bundle")

@@ -26,7 +26,7 @@ NOT_ALLOWED = "Docker's socket may not be used by this user. Run 'sudo usermod -
 TIMEOUT = 60
 
 
-def _expected(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def expected(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Turn what the Engine refuses, or does not answer, into a TandemError; a bug keeps its traceback."""
 
     @functools.wraps(method)
@@ -114,7 +114,7 @@ class Engine:
         shown = self.run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], check=False)
         return shown.stdout.strip() or None
 
-    @_expected
+    @expected
     def containers(self) -> dict[str, Container]:
         """List the project's containers, running or not, by service."""
         label = f"com.docker.compose.project={self.project}"
@@ -136,12 +136,12 @@ class Engine:
         except NotFound:
             return None  # it went between the list and this look
 
-    @_expected
+    @expected
     def images(self) -> frozenset[str]:
         """List the tags of all images on this machine."""
         return frozenset(tag for image in self.client.api.images() for tag in image.get("RepoTags") or ())
 
-    @_expected
+    @expected
     def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:
         """Start a container that reserves GPUs and does nothing; None when the Engine can, else its own words."""
         from docker.errors import APIError
@@ -158,7 +158,7 @@ class Engine:
             self.client.api.remove_container(probe, force=True)
         return None
 
-    @_expected
+    @expected
     def stop(self, service: str) -> None:
         """Stop a service's container and return when it is gone from its GPUs; one that is not there is stopped."""
         container = self.container(service)
@@ -166,14 +166,14 @@ class Engine:
             # The container's own stop_grace_period, and some time for the daemon.
             self.client.api.stop(container.name, timeout=30)
 
-    @_expected
+    @expected
     def remove(self, service: str) -> None:
         """Remove a service's containers, running or not; one that is not there is removed."""
         labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
         for entry in self.client.api.containers(all=True, filters={"label": labels}):
             self.client.api.remove_container(entry["Id"], force=True)
 
-    @_expected
+    @expected
     def restarts(self, service: str, policy: "Literal['no', 'unless-stopped']") -> None:
         """Set whether Docker starts a service's container again by itself: "no" or "unless-stopped"."""
         container = self.container(service)
@@ -181,7 +181,7 @@ class Engine:
             wanted: Any = {"Name": policy, "MaximumRetryCount": 0}  # the stubs know neither of these names
             self.client.api.update_container(container.name, restart_policy=wanted)
 
-    @_expected
+    @expected
     def signal(self, service: str, signal: str) -> None:
         """Send a signal to a service's main process."""
         container = self.container(service)

@@ -258,6 +258,17 @@ def new_machine(
         yield make
 
 
+@pytest.fixture(scope="module")
+def empty_machine(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine whose Docker has nothing yet; its memory is given back when the module's tests are done."""
+    machine = Machine(tmp_path_factory.mktemp("machine") / "empty", hook=False)
+    try:
+        machine.start()
+        yield machine
+    finally:
+        machine.stop()
+
+
 @pytest.fixture(scope="session")
 def gpu_machine(new_machine: Callable[[bool], Machine]) -> Machine:
     """A machine whose Engine takes GPU reservations; the server in its image is the stand-in."""

@@ -92,7 +92,10 @@ def test_setup_says_what_it_is_about_to_install_and_a_no_installs_nothing(machin
 
 def test_an_unknown_argument_is_refused(machine: Machine) -> None:
     done = machine.run("scripts/setup --force")
-    assert (done.returncode, done.stderr) == (2, "setup: unknown argument --force; there are: --yes --dev\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "setup: unknown argument --force; there are: --yes --dev --offline DIR\n",
+    )
 
 
 def test_setup_installs_docker_compose_buildx_and_the_orchestrator(machine: Machine) -> None:

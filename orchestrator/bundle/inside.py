@@ -1,0 +1,88 @@
+"""Runs in a container that mounts the weights at /models: lists, hashes, gives and takes the files of one model.
+
+It is sent there as text, so it uses the standard library alone.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+MODELS = Path("/models")
+MANIFEST = ".tandem-manifest.json"
+UNFINISHED = ".tandem-part"
+BLOCK = 1 << 20
+
+
+def listed(folder: Path) -> dict[str, object]:
+    """The files of a model with size and time, the manifest of a whole one, and the bytes that are free here."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    stats = {str(path.relative_to(folder)): path.stat() for path in paths}
+    manifest = folder / MANIFEST
+    return {
+        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
+        "manifest": manifest.read_text() if manifest.is_file() else None,
+        "free": shutil.disk_usage(MODELS).free,
+    }
+
+
+def hashes(folder: Path, names: list[str]) -> None:
+    """Print a line of JSON for each file: its name and sha256."""
+    for name in names:
+        with (folder / name).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        print(json.dumps([name, digest]), flush=True)
+
+
+def give(folder: Path, names: list[str]) -> None:
+    """Write files to standard output as a tar."""
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", bufsize=BLOCK) as packed:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = (folder / name).stat().st_size
+            with (folder / name).open("rb") as stream:
+                packed.addfile(member, stream)
+
+
+def take(folder: Path) -> None:
+    """Write the files of a tar from standard input; each has its name only when it is whole."""
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=BLOCK) as packed:
+        for member in packed:
+            path = folder / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(path.name + UNFINISHED)
+            content = packed.extractfile(member)
+            try:
+                with part.open("wb") as stream:
+                    shutil.copyfileobj(content, stream, BLOCK)  # type: ignore[arg-type]
+                if part.stat().st_size != member.size:
+                    raise OSError(f"{member.name} ended early")
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+    while sys.stdin.buffer.read(BLOCK):
+        pass  # what fills the last block; closing before it would break the sender's pipe
+
+
+def main(action: str, model: str, names: str = "[]") -> int:
+    """Return 0, or 1 after one line that says why not."""
+    folder = MODELS / model
+    try:
+        if action == "list":
+            print(json.dumps(listed(folder)))
+        elif action == "hash":
+            hashes(folder, json.loads(names))
+        elif action == "give":
+            give(folder, json.loads(names))
+        else:
+            take(folder)
+    except (OSError, tarfile.TarError) as error:
+        print(f"{model}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

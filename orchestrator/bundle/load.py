@@ -1,0 +1,194 @@
+"""Reads a bundle: checks all of it first, then gives Docker what is not there yet."""
+
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from orchestrator.bundle import check, files, inside, manifest, weights
+from orchestrator.bundle.archive import Archive
+from orchestrator.bundle.files import Free, Need
+from orchestrator.bundle.manifest import File, Image, Manifest, Model
+from orchestrator.bundle.meter import Clock, Meter, Say, amount
+from orchestrator.errors import TandemError
+from orchestrator.project import Project
+from orchestrator.storage import Held, Storage
+
+
+class Loaded(NamedTuple):
+    """What came of it, for a person and for scripts."""
+
+    folder: str
+    profiles: list[str]
+    loaded: list[str]
+    present: list[str]
+    warnings: list[str]
+
+
+class Loader:
+    """Loads one bundle."""
+
+    def __init__(
+        self,
+        project: Project,
+        storage: Storage,
+        folder: Path,
+        *,
+        say: Say,
+        clock: Clock,
+        free: Free = files.free,
+    ) -> None:
+        self._project = project
+        self._storage = storage
+        self._folder = folder
+        self._say = say
+        self._clock = clock
+        self._free = free
+
+    def run(self) -> Loaded:
+        """Check, then load. Raises TandemError at the first thing that is wrong; nothing was loaded by then."""
+        whole = check.structure(self._folder)
+        check.sizes(self._folder, whole)
+        if whole.models and self._storage.in_folder and not self._storage.has_weights():
+            place = self._storage.weights
+            raise TandemError(
+                f"TANDEM_MODELS: there is no folder {place}; make it: sudo install -d -o 1000 -g 1000 {place}"
+            )
+        self._space(whole)
+        check.digests(self._folder, whole, Meter("checking", whole.size, self._say, self._clock))
+        archives = {image.tag: check.image(self._folder, image) for image in whole.images}
+        result = Loaded(str(self._folder), whole.profiles, [], [], self._warnings(whole))
+        for image in whole.images:
+            self._load_image(image, archives[image.tag], result)
+        for model in whole.models:
+            self._load_weights(model, whole.weights(model.name), result)
+        return result
+
+    def _space(self, whole: Manifest) -> None:
+        present = self._storage.images()
+        missing = [
+            image.size for image in whole.images if image.tag not in present or present[image.tag].id != image.id
+        ]
+        of_weights = sum(file.size for model in whole.models for file in self._missing(model, whole))
+        root, visible = self._storage.root()
+        # Docker unpacks an image's tar in a folder of its own before it makes the image of it.
+        needed = sum(missing) + max(missing, default=0) + (0 if self._storage.in_folder else of_weights)
+        needs = [Need(root, needed)] if visible else []
+        if needed and not visible:
+            self._say(f"Docker will need {amount(needed)} in {root}; how much is free there cannot be seen from here")
+        if self._storage.in_folder:
+            needs.append(Need(Path(self._storage.weights), of_weights))
+        files.check_space(needs, self._free)
+
+    def _missing(self, model: Model, whole: Manifest) -> list[File]:
+        """The files of weights that may have to be written, as far as it can be told before any image is loaded."""
+        listed = whole.weights(model.name)
+        if model.image not in self._storage.images() or not self._storage.has_weights():
+            return listed
+        held = self._storage.look(model.image, model.name)
+        return [file for file in listed if held.files.get(_name(model, file), (None,))[0] != file.size]
+
+    def _warnings(self, whole: Manifest) -> list[str]:
+        """Say where this checkout wants something else than the bundle brings."""
+        brought = {image.tag for image in whole.images}
+        found = []
+        for name in whole.profiles:
+            profile = self._project.profiles.get(name)
+            if profile is None:
+                found.append(f"the bundle is for {name}, which this models.toml does not have")
+                continue
+            found += [
+                f"{name} wants the image {tag} here, which the bundle does not bring"
+                for tag in self._project.images(profile).values()
+                if tag not in brought
+            ]
+        for line in found:
+            self._say(line)
+        return found
+
+    def _load_image(self, image: Image, packed: Archive, result: Loaded) -> None:
+        before = self._storage.images().get(image.tag)
+        if before is not None and before.id in packed.ids:
+            result.present.append(image.tag)
+            return
+        self._say(f"loading {image.tag} ({amount(image.size)})")
+        if before is not None:
+            self._say(f"  the image that had this tag stays, without it: {before.id}")
+        self._storage.load(self._metered(image.path, Meter(image.tag, image.size, self._say, self._clock)))
+        after = self._storage.images().get(image.tag)
+        if after is None or after.id not in packed.ids:
+            raise TandemError(f"{image.tag}: Docker took {self._folder / image.path}, and does not have the image")
+        result.loaded.append(image.tag)
+
+    def _metered(self, path: str, meter: Meter) -> Iterator[bytes]:
+        for chunk in files.read(self._folder / path):
+            yield chunk
+            meter.add(len(chunk))
+
+    def _load_weights(self, model: Model, listed: list[File], result: Loaded) -> None:
+        if not self._storage.has_weights():
+            self._storage.make_weights()
+        held = self._storage.look(model.image, model.name)
+        there = weights.whole(model.name, held.manifest, held.files)
+        if there is not None:
+            if there[0] != model.revision:
+                raise TandemError(
+                    f"{model.name}: revision {there[0]} is whole in {self._storage.weights}, and the bundle brings "
+                    f"{model.revision}. Remove that folder there to take the bundle's"
+                )
+            result.present.append(model.name)
+            return
+        wanted = self._differing(model, listed, held)
+        needed = sum(file.size for file in wanted)
+        if held.free < needed:
+            raise TandemError(
+                f"no space: {self._storage.weights} needs {amount(needed)}, and {amount(held.free)} is free there"
+            )
+        self._say(f"loading the weights of {model.name} ({amount(needed)})")
+        self._send(model, wanted, Meter(model.name, needed, self._say, self._clock))
+        result.loaded.append(model.name)
+
+    def _differing(self, model: Model, listed: list[File], held: Held) -> list[File]:
+        """What an earlier load left unwritten; a file of the right size counts when its hash is right too."""
+        same = [file for file in listed if held.files.get(_name(model, file), (None,))[0] == file.size]
+        digests: dict[str, str] = {}
+        if same:
+            meter = Meter(f"checking {model.name}", sum(file.size for file in same), self._say, self._clock)
+            sizes = {_name(model, file): file.size for file in same}
+            with closing(self._storage.hashes(model.image, model.name, list(sizes))) as known:
+                for name, digest in known:
+                    digests[name] = digest
+                    meter.add(sizes[name])
+        wanted = [file for file in listed if digests.get(_name(model, file)) != file.sha256]
+        # With the manifest there, the model counts as whole.
+        return sorted(wanted, key=lambda file: file.path.endswith(f"/{inside.MANIFEST}"))
+
+    def _send(self, model: Model, wanted: list[File], meter: Meter) -> None:
+        with (
+            self._storage.take(model.image, model.name) as stream,
+            tarfile.open(fileobj=stream, mode="w|", bufsize=files.BLOCK) as packed,
+        ):
+            for file in wanted:
+                member = tarfile.TarInfo(_name(model, file))
+                member.size = file.size
+                with (self._folder / file.path).open("rb") as content:
+                    packed.addfile(member, _Counted(content, meter))
+
+
+class _Counted:
+    """A file to be read, with its bytes counted."""
+
+    def __init__(self, stream: IO[bytes], meter: Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    def read(self, size: int = -1) -> bytes:
+        """Read like a file."""
+        data = self._stream.read(size)
+        self._meter.add(len(data))
+        return data
+
+
+def _name(model: Model, file: File) -> str:
+    return file.path.removeprefix(f"{manifest.WEIGHTS}{model.name}/")

@@ -1,0 +1,177 @@
+"""What Docker keeps on its disk, for a bundle: images and weights out as streams, and in again."""
+
+import json
+import selectors
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from orchestrator.bundle import inside
+from orchestrator.engine import Engine, expected
+from orchestrator.errors import TandemError
+
+BLOCK = 1 << 20
+LABEL = "com.docker.compose"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image of this machine: its id and size in bytes."""
+
+    id: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is there of one model: each file's size and time, the text of its manifest, and the bytes free there."""
+
+    files: dict[str, tuple[int, int]]
+    manifest: str | None
+    free: int
+
+
+class Storage:
+    """The images of an Engine, and the weights in one place: a folder that begins with /, or a volume's name."""
+
+    def __init__(self, engine: Engine, weights: str) -> None:
+        """Take what Compose calls the place of weights: TANDEM_MODELS as it is set."""
+        self._engine = engine
+        self.in_folder = weights.startswith("/")
+        self.weights = weights if self.in_folder else f"{engine.project}_{weights}"
+        self._volume = weights
+
+    @expected
+    def images(self) -> dict[str, Stored]:
+        """List the images of this machine by tag."""
+        listed = self._engine.client.api.images()
+        return {tag: Stored(entry["Id"], entry["Size"]) for entry in listed for tag in entry.get("RepoTags") or ()}
+
+    @expected
+    def root(self) -> tuple[Path, bool]:
+        """Name the folder where Docker keeps everything, and say whether it can be seen from here."""
+        api = self._engine.client.api
+        folder = Path(api.info()["DockerRootDir"])
+        # The same path on another machine, or in a virtual one, is another disk.
+        return folder, str(api.base_url) == "http+docker://localhost" and folder.is_dir()
+
+    @expected
+    def has_weights(self) -> bool:
+        """Say whether the place of weights exists."""
+        if self.in_folder:
+            return Path(self.weights).is_dir()
+        found = self._engine.client.api.volumes()["Volumes"] or ()
+        return any(volume["Name"] == self.weights for volume in found)
+
+    @expected
+    def make_weights(self) -> None:
+        """Make the volume of weights as Compose would, so that Compose takes it for its own."""
+        labels = {f"{LABEL}.project": self._engine.project, f"{LABEL}.volume": self._volume}
+        self._engine.client.api.create_volume(self.weights, labels=labels)
+
+    def save(self, tag: str) -> Generator[bytes, None, None]:
+        """Give an image as a tar; an empty chunk for each second in which Docker only gathers it."""
+        with self._pipe(["docker", "save", tag], write=False) as pipe, selectors.DefaultSelector() as by:
+            by.register(pipe, selectors.EVENT_READ)
+            while True:
+                chunk = pipe.read(BLOCK) if by.select(timeout=1) else None
+                if chunk == b"":
+                    return
+                yield chunk or b""
+
+    def load(self, chunks: Iterable[bytes]) -> None:
+        """Load an image from its tar. An image is there when the last byte was, or not at all."""
+        with self._pipe(["docker", "load", "--quiet"], write=True) as pipe:
+            for chunk in chunks:
+                pipe.write(chunk)
+
+    def look(self, image: str, model: str) -> Held:
+        """Look at a model's weights, in a container of an image."""
+        shown = json.loads(self._engine.run(self._inside(image, "list", model)).stdout)
+        files = {name: (size, time) for name, (size, time) in shown["files"].items()}
+        return Held(files, shown["manifest"], shown["free"])
+
+    def hashes(self, image: str, model: str, names: Sequence[str]) -> Generator[tuple[str, str], None, None]:
+        """Hash files of a model where they are; each name with its sha256 as it is known."""
+        said: list[str] = []
+        with closing(self._engine.stream(self._inside(image, "hash", model, names))) as lines:
+            for line in lines:
+                if line.startswith("["):
+                    name, digest = json.loads(line)
+                    yield name, digest
+                elif line.startswith("=") and line != "=0":
+                    raise TandemError(f"the weights of {model} cannot be read: {' '.join(said)}")
+                else:
+                    said.append(line)
+
+    @contextmanager
+    def give(self, image: str, model: str, names: Sequence[str]) -> Iterator[IO[bytes]]:
+        """Open files of a model as a tar to be read."""
+        broken = None
+        with self._pipe(self._inside(image, "give", model, names), write=False) as pipe:
+            try:
+                yield pipe
+            except tarfile.TarError as error:
+                broken = error
+            # A tar ends with blocks that its reader may leave; the writer must not find nobody there.
+            while pipe.read(BLOCK):
+                pass
+        if broken is not None:
+            raise TandemError(f"the weights of {model} ended early: {broken}")
+
+    @contextmanager
+    def take(self, image: str, model: str) -> Iterator[IO[bytes]]:
+        """Open a tar to be written, of files that become a model's."""
+        with self._pipe(self._inside(image, "take", model, write=True), write=True) as pipe:
+            yield pipe
+
+    def _inside(
+        self, image: str, action: str, model: str, names: Sequence[str] = (), *, write: bool = False
+    ) -> list[str]:
+        kind = "bind" if self.in_folder else "volume"
+        mount = f"type={kind},source={self.weights},target={inside.MODELS}{'' if write else ',readonly'}"
+        program = Path(inside.__file__).read_text(encoding="utf-8")
+        argv = ["docker", "run", "--rm", "--interactive", "--pull", "never", "--network", "none"]
+        # Without a log of its own, or the daemon would write every byte to the disk once more.
+        argv += ["--log-driver", "none", "--mount", mount, "--entrypoint", "tini", image]
+        return [*argv, "--", "python3", "-c", program, action, model, json.dumps(list(names))]
+
+    @contextmanager
+    def _pipe(self, argv: list[str], *, write: bool) -> Iterator[IO[bytes]]:
+        """Run a command of Docker's CLI and open one end of it; it dies with the block.
+
+        Raises TandemError when it fails.
+        """
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                argv,
+                cwd=self._engine.folder,
+                env=self._engine.environment,
+                stdin=subprocess.PIPE if write else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if write else subprocess.PIPE,
+                stderr=said,
+                # What is read comes as soon as it is there; what is written must not be cut.
+                bufsize=-1 if write else 0,
+            )
+            pipe: Any = process.stdin if write else process.stdout
+            try:
+                # One that ended early says why itself.
+                with suppress(BrokenPipeError):
+                    yield pipe
+                    pipe.close()
+                code = process.wait()
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+                with suppress(OSError):
+                    pipe.close()
+            if code:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").strip().splitlines()
+                raise TandemError(f"'{' '.join(argv[:2])}' failed: {lines[-1] if lines else f'exit code {code}'}")
