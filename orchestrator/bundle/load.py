@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from orchestrator.bundle import check, files, inside, manifest, weights
+from orchestrator.bundle import check, files, manifest, weights
 from orchestrator.bundle.archive import Archive
 from orchestrator.bundle.files import Free, Need
 from orchestrator.bundle.manifest import File, Image, Manifest, Model
@@ -162,7 +162,7 @@ class Loader:
                     meter.add(sizes[name])
         wanted = [file for file in listed if digests.get(_name(model, file)) != file.sha256]
         # With the manifest there, the model counts as whole.
-        return sorted(wanted, key=lambda file: file.path.endswith(f"/{inside.MANIFEST}"))
+        return sorted(wanted, key=lambda file: file.path.endswith(f"/{manifest.PULLED}"))
 
     def _send(self, model: Model, wanted: list[File], meter: Meter) -> None:
         with (

@@ -19,6 +19,8 @@ README = "README.txt"
 IMAGES = "images/"
 WEIGHTS = "weights/"
 WHEELS = "wheels/"
+# What pull.py leaves beside weights that are whole.
+PULLED = ".tandem-manifest.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

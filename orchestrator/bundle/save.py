@@ -165,7 +165,7 @@ class Saver:
             folder = self._project.folder / profile.model
             if profile.local and f"{profile.model.removeprefix('./').rstrip('/')}/config.json" not in names:
                 self._say(f"{profile.name}: its model is not in the bundle; copy {folder} to the same place there")
-        packed = self._folder / (manifest.PROJECT + files.UNFINISHED)
+        packed = self._folder / f"project{files.UNFINISHED}"
         try:
             with files.told(packed, "written"):
                 sources.pack(self._project.folder, names, packed)

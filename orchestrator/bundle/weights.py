@@ -3,8 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from orchestrator.bundle import inside
-from orchestrator.bundle.manifest import unsafe
+from orchestrator.bundle.manifest import PULLED, unsafe
 from orchestrator.errors import TandemError
 
 
@@ -21,7 +20,7 @@ def whole(model: str, manifest: str | None, files: Mapping[str, tuple[int, int]]
     for name in sizes:
         fault = unsafe(name)
         if fault:
-            raise TandemError(f"{model}: {inside.MANIFEST} names {json.dumps(name)}, which {fault}")
+            raise TandemError(f"{model}: {PULLED} names {json.dumps(name)}, which {fault}")
     if not sizes or any(files.get(name, (None,))[0] != size for name, size in sizes.items()):
         return None
-    return revision, [*sorted(sizes), inside.MANIFEST]
+    return revision, [*sorted(sizes), PULLED]

@@ -27,6 +27,10 @@ PURE = {
     "failures",
     "commands",
     "report",
+    "bundle.manifest",
+    "bundle.weights",
+    "bundle.guide",
+    "bundle.meter",
     *(name for name in MODULES if name.split(".")[0] == "render"),
 }
 # Of the standard library and of others, what only turns values into values.
@@ -93,8 +97,9 @@ def test_only_the_engine_talks_to_docker() -> None:
     assert users("docker", "requests") == {"engine"}
 
 
-def test_only_the_engine_the_host_and_the_base_image_run_programs() -> None:
-    assert users("subprocess", "multiprocessing", "pty") == {"base", "engine", "host"}
+def test_only_what_meets_the_machine_runs_programs() -> None:
+    # storage: images and weights go through Docker's CLI as streams; bundle.sources: git and pip.
+    assert users("subprocess", "multiprocessing", "pty") == {"base", "bundle.sources", "engine", "host", "storage"}
 
 
 def test_only_one_module_speaks_http() -> None:
@@ -102,7 +107,7 @@ def test_only_one_module_speaks_http() -> None:
 
 
 def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
-    assert users("os") == {"base", "cli", "engine", "host"}
+    assert users("os") == {"base", "bundle.sources", "cli", "engine", "host"}
 
 
 def test_nothing_imports_the_command_line_but_the_entry() -> None:
