@@ -34,12 +34,10 @@ class Session(NamedTuple):
     say: Callable[[str], None]
 
     def storage(self, whole: "Project") -> "Storage":
-        """Docker's images and weights. Raises TandemError when Docker does not answer."""
+        """Docker's images and weights."""
         from orchestrator.storage import Storage
 
-        engine = self.engine(whole)
-        engine.check()
-        return Storage(engine, whole.settings.get("TANDEM_MODELS"))
+        return Storage(self.engine(whole), whole.settings.get("TANDEM_MODELS"))
 
 
 def commands(session: Session) -> typer.Typer:

@@ -79,6 +79,7 @@ def bundle(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for made in stack(tmp_path_factory.mktemp("bundle"), PROJECT):
         path = made.folder / "models.toml"
         made.write("models.toml", path.read_text(encoding="utf-8") + MODELS)
+        assert made.tandem("render").returncode == 0
         made.write(".env", f"HTTPS_PROXY=http://me:{SECRET}@127.0.0.1:1\n")
         filled = made.run(
             ["docker", "run", "--rm", "--network=none", f"--volume={PROJECT}_models:/models",

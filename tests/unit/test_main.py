@@ -107,6 +107,25 @@ def test_a_name_that_is_no_profile_is_an_error_line_and_the_code_is_1(folder: Pa
     assert done.stderr == "error: nobody: no such profile; models.toml has: demo\n"
 
 
+def test_a_bundle_of_a_name_that_is_no_profile_is_an_error_line(folder: Path) -> None:
+    done = tandem(folder, "bundle", "save", "carried", "demo", "nobody")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: nobody: no such profile; models.toml has: demo\n"
+    assert not (folder / "carried").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_an_error_line_and_needs_no_docker(folder: Path) -> None:
+    done = tandem(folder, "bundle", "load", ".", DOCKER_HOST="unix:///nobody")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {folder}: is no bundle: it holds no manifest.json\n"
+
+
+def test_a_bundle_without_docker_is_an_error_line(folder: Path) -> None:
+    done = tandem(folder, "bundle", "save", "carried", "demo", DOCKER_HOST="unix:///nobody")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Docker does not answer. ")
+
+
 def test_an_env_file_that_is_missing_is_an_error_line(folder: Path) -> None:
     done = tandem(folder, "--env-file", "none.env", "check")
     assert (done.returncode, done.stdout) == (2, "")
