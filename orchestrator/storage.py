@@ -5,7 +5,7 @@ import selectors
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +84,9 @@ class Storage:
                     return
                 yield chunk or b""
 
-    def load(self, chunks: Iterable[bytes]) -> None:
-        """Load an image from its tar. An image is there when the last byte was, or not at all."""
-        with self._pipe(["docker", "load", "--quiet"], write=True) as pipe:
+    def load(self, chunks: Iterable[bytes], waiting: Callable[[], None]) -> None:
+        """Load an image from its tar; waiting() is called each second that Docker takes after the last byte."""
+        with self._pipe(["docker", "load", "--quiet"], write=True, waiting=waiting) as pipe:
             for chunk in chunks:
                 pipe.write(chunk)
 
@@ -142,7 +142,7 @@ class Storage:
         return [*argv, "--", "python3", "-c", program, action, model, json.dumps(list(names))]
 
     @contextmanager
-    def _pipe(self, argv: list[str], *, write: bool) -> Iterator[IO[bytes]]:
+    def _pipe(self, argv: list[str], *, write: bool, waiting: Callable[[], None] = lambda: None) -> Iterator[IO[bytes]]:
         """Run a command of Docker's CLI and open one end of it; it dies with the block.
 
         Raises TandemError when it fails.
@@ -164,14 +164,20 @@ class Storage:
                 with suppress(BrokenPipeError):
                     yield pipe
                     pipe.close()
-                code = process.wait()
+                while process.poll() is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(1)
+                        break
+                    waiting()
             finally:
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
                 with suppress(OSError):
                     pipe.close()
-            if code:
+            if process.returncode:
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines()
-                raise TandemError(f"'{' '.join(argv[:2])}' failed: {lines[-1] if lines else f'exit code {code}'}")
+                raise TandemError(
+                    f"'{' '.join(argv[:2])}' failed: {lines[-1] if lines else f'exit code {process.returncode}'}"
+                )

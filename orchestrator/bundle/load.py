@@ -115,7 +115,8 @@ class Loader:
         self._say(f"loading {image.tag} ({amount(image.size)})")
         if before is not None:
             self._say(f"  the image that had this tag stays, without it: {before.id}")
-        self._storage.load(self._metered(image.path, Meter(image.tag, image.size, self._say, self._clock)))
+        meter = Meter(image.tag, image.size, self._say, self._clock)
+        self._storage.load(self._metered(image.path, meter), lambda: meter.add(0))
         after = self._storage.images().get(image.tag)
         if after is None or after.id not in packed.ids:
             raise TandemError(f"{image.tag}: Docker took {self._folder / image.path}, and does not have the image")

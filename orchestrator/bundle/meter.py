@@ -27,7 +27,7 @@ class Meter:
         self.done = 0
         self._say = say
         self._clock = clock
-        self._began = self._said = clock()
+        self._moved = self._said = clock()
 
     def add(self, count: int) -> None:
         """Count bytes; none says only that time goes by."""
@@ -35,11 +35,11 @@ class Meter:
         now = self._clock()
         if now - self._said >= SECONDS:
             self._said = now
-            self._say(f"{self.what}: {self._progress(now)}")
+            self._say(f"{self.what}: {self._progress() if count else f'waiting for Docker, {now - self._moved:.0f} s'}")
+        if count:
+            self._moved = now
 
-    def _progress(self, now: float) -> str:
-        if not self.done:
-            return f"waiting for Docker, {now - self._began:.0f} s"
+    def _progress(self) -> str:
         # A total may be an estimate.
         total = max(self.total, self.done)
         unit, name = _unit(total)

@@ -148,6 +148,8 @@ def test_setup_installs_the_orchestrator_with_no_network(bundle: Bundle, offline
     missing = offline.run(["scripts/setup", "--offline", str(offline.folder)])
     assert missing.returncode == 1
     assert missing.stderr == f"error: {offline.folder}: is no whole bundle: it holds no manifest.json\n"
+    assert [line.split()[1] for line in offline.run(["ip", "-o", "link"]).stdout.splitlines()] == ["lo:", "docker0:"]
+    assert "default" not in offline.run(["ip", "route"]).stdout
     done = offline.run(["scripts/setup", "--offline", str(bundle.folder)])
     assert (done.returncode, done.stderr) == (0, "setup: installing the orchestrator into .venv\n")
     again = offline.run(["scripts/setup", "--offline", os.path.relpath(bundle.folder, offline.folder)])

@@ -100,7 +100,7 @@ class Docker:
             self.before(f"chunk of {tag}")
             yield self.tars[tag][start : start + 1000]
 
-    def load(self, chunks: Iterable[bytes]) -> None:
+    def load(self, chunks: Iterable[bytes], waiting: Callable[[], None]) -> None:
         content = b""
         for chunk in chunks:
             self.before("chunk to load")
@@ -109,6 +109,7 @@ class Docker:
             described = tar.extractfile("manifest.json")
             assert described is not None
             tag = json.load(described)[0]["RepoTags"][0]
+        waiting()
         self._do(f"load {tag}")
         self.tars[tag] = content
 

@@ -259,7 +259,7 @@ def test_a_checkout_that_wants_other_images_is_told_so(carrier: Carrier, other: 
 
 
 def test_an_image_that_docker_took_and_does_not_have_is_an_error(carrier: Carrier, other: Docker) -> None:
-    other.load = lambda chunks: None  # type: ignore[method-assign]
+    other.load = lambda chunks, waiting: None  # type: ignore[method-assign]
     with pytest.raises(TandemError, match=r", and does not have the image$"):
         carrier.load(other)
 

@@ -286,10 +286,16 @@ def test_progress_is_a_line_every_few_seconds_and_says_when_docker_is_silent() -
     said: list[str] = []
     now = [0.0]
     shown = Meter("a", 9_400_000_000, said.append, lambda: now[0])
-    for second, count in ((3, 0), (6, 0), (7, 10**9), (11, 2 * 10**9), (12, 10**9), (17, 6 * 10**9)):
+    steps = ((3, 0), (6, 0), (7, 10**9), (11, 2 * 10**9), (12, 10**9), (17, 6 * 10**9), (20, 0), (23, 0))
+    for second, count in steps:
         now[0] = second
         shown.add(count)
-    assert said == ["a: waiting for Docker, 6 s", "a: 3.0 of 9.4 GB", "a: 10.0 of 10.0 GB"]
+    assert said == [
+        "a: waiting for Docker, 6 s",
+        "a: 3.0 of 9.4 GB",
+        "a: 10.0 of 10.0 GB",
+        "a: waiting for Docker, 6 s",
+    ]
 
 
 def test_a_source_changes_with_the_time_of_its_file(carrier: Carrier) -> None:
