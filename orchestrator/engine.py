@@ -21,6 +21,7 @@ NOT_RUNNING = (
     "Docker does not answer. Start it ('sudo systemctl start docker', or Docker Desktop); "
     "scripts/up installs and starts it."
 )
+NO_COMMAND = "There is no docker command. Run scripts/up, which installs it."
 NOT_ALLOWED = "Docker's socket may not be used by this user. Run 'sudo usermod -aG docker $USER', then log in again."
 # Seconds that the daemon may take for one answer; starting a container may take long on a busy disk.
 TIMEOUT = 60
@@ -216,7 +217,7 @@ class Engine:
                 check=False,
             )
         except FileNotFoundError:
-            raise TandemError("There is no docker command. Run scripts/up, which installs it.") from None
+            raise TandemError(NO_COMMAND) from None
         if check and done.returncode:
             raise TandemError(f"'{' '.join(argv)}' failed: {_last(done.stderr)}")
         return done

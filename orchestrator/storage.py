@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.bundle import inside
-from orchestrator.engine import Engine, expected
+from orchestrator.engine import NO_COMMAND, Engine, expected
 from orchestrator.errors import TandemError
 
 BLOCK = 1 << 20
@@ -148,16 +148,16 @@ class Storage:
         Raises TandemError when it fails.
         """
         with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(
-                argv,
-                cwd=self._engine.folder,
-                env=self._engine.environment,
-                stdin=subprocess.PIPE if write else subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL if write else subprocess.PIPE,
-                stderr=said,
-                # What is read comes as soon as it is there; what is written must not be cut.
-                bufsize=-1 if write else 0,
-            )
+            try:
+                process = subprocess.Popen(
+                    argv, cwd=self._engine.folder, env=self._engine.environment, stderr=said,
+                    stdin=subprocess.PIPE if write else subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL if write else subprocess.PIPE,
+                    # What is read comes as soon as it is there; what is written must not be cut.
+                    bufsize=-1 if write else 0,
+                )  # fmt: skip
+            except FileNotFoundError:
+                raise TandemError(NO_COMMAND) from None
             pipe: Any = process.stdin if write else process.stdout
             try:
                 # One that ended early says why itself.

@@ -101,8 +101,11 @@ def download(folder: Path, python: str, target: Path, index: str) -> str | None:
             *(word for name in REQUIREMENTS for word in ("-r", str(folder / name))),
             *(["--index-url", index] if index else []), "-d", str(target)]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode == 0:
-        return None
-    faults = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-    last = (faults or done.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("ERROR: ")
-    return SECRET_IN_URL.sub("//", last)
+    return None if done.returncode == 0 else pip_fault(done.stderr)
+
+
+def pip_fault(said: str) -> str:
+    """Find the line that says why pip failed, without a password of its index."""
+    lines = said.strip().splitlines() or ["it said nothing"]
+    faults = [line for line in lines if line.startswith("ERROR: ")] or lines
+    return SECRET_IN_URL.sub("//", faults[-1].removeprefix("ERROR: "))

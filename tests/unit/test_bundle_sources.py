@@ -96,6 +96,19 @@ def test_an_index_that_does_not_answer_is_one_line_without_its_password(
     assert "secret" not in fault
 
 
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("", "it said nothing"),
+        ("Killed\n", "Killed"),
+        ("WARNING: a\nERROR: b\nERROR: c\nNOTE: d\n", "c"),
+        ("ERROR: no answer from https://me:secret@example.org/simple", "no answer from https://example.org/simple"),
+    ],
+)
+def test_why_pip_failed_is_its_last_error_without_a_password(said: str, fault: str) -> None:
+    assert sources.pip_fault(said) == fault
+
+
 def test_the_guide_names_the_first_profile_and_fits_80_columns() -> None:
     text = guide.text(["qwen-14b", "demo"])
     assert "up qwen-14b\n" in text
