@@ -73,6 +73,8 @@ class Saver:
         self._begin()
         self._save_project(profiles)
         self._save_wheels()
+        text = guide.text([profile.name for profile in profiles], self._pythons).encode()
+        self._put(manifest.README, [text], len(text))
         # The smallest first: an interruption then costs the least.
         for tag, stored in sorted(images.items(), key=lambda entry: entry[1].size):
             self._save_image(tag, stored)
@@ -173,8 +175,6 @@ class Saver:
             self._put(manifest.PROJECT, files.read(packed), size)
         finally:
             packed.unlink(missing_ok=True)
-        text = guide.text([profile.name for profile in profiles]).encode()
-        self._put(manifest.README, [text], len(text))
 
     def _put(self, path: str, chunks: Iterable[bytes], size: int, source: str = "") -> None:
         written, digest = files.write(self._folder / path, chunks, Meter(path, size, self._say, self._clock))

@@ -144,10 +144,27 @@ def test_no_secret_of_this_machine_is_in_it(bundle: Bundle, offline: "Inside") -
     assert bundle.source.run(argv).stdout == ""
 
 
+def test_setup_says_what_is_wrong_with_a_bundle_and_makes_nothing(
+    bundle: Bundle, offline: "Inside", tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text('{"pythons": ["3.9", "3.10"]}')
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for arguments, code, said in (
+        (["--offline"], 2, "setup: --offline needs the folder of a bundle"),
+        (["--offline", "x", "--dev"], 2, "setup: a bundle holds nothing for --dev; leave it out with --offline"),
+        (["--offline", "."], 1, f"error: {offline.folder}/.: is no whole bundle: it holds no manifest.json"),
+        (
+            ["--offline", str(tmp_path)],
+            1,
+            f"error: this machine has Python {own}, and the bundle has packages for: 3.9, 3.10",
+        ),
+    ):
+        done = offline.run(["scripts/setup", *arguments])
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", said + "\n")
+    assert not (offline.folder / ".venv").exists()
+
+
 def test_setup_installs_the_orchestrator_with_no_network(bundle: Bundle, offline: "Inside") -> None:
-    missing = offline.run(["scripts/setup", "--offline", str(offline.folder)])
-    assert missing.returncode == 1
-    assert missing.stderr == f"error: {offline.folder}: is no whole bundle: it holds no manifest.json\n"
     assert [line.split()[1] for line in offline.run(["ip", "-o", "link"]).stdout.splitlines()] == ["lo:", "docker0:"]
     assert "default" not in offline.run(["ip", "route"]).stdout
     done = offline.run(["scripts/setup", "--offline", str(bundle.folder)])

@@ -110,7 +110,8 @@ def test_why_pip_failed_is_its_last_error_without_a_password(said: str, fault: s
 
 
 def test_the_guide_names_the_first_profile_and_fits_80_columns() -> None:
-    text = guide.text(["qwen-14b", "demo"])
+    text = guide.text(["qwen-14b", "demo"], ["3.11", "3.12", "3.13"])
     assert "up qwen-14b\n" in text
+    assert "one of these Pythons: 3.11, 3.12, 3.13." in text
     assert "This bundle holds: qwen-14b, demo." in text
-    assert max(map(len, text.splitlines())) <= 82
+    assert max(map(len, text.splitlines())) <= 80
