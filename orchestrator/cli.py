@@ -244,4 +244,4 @@ def logs(
     os.execvp(argv[0], argv)  # noqa: S606 (argv is built by us; Ctrl-C and pipes are docker's to handle)
 
 
-app.add_typer(cli_bundle.commands(cli_bundle.Session(_project, _engine, _target, _say)), name="bundle")
+app.add_typer(cli_bundle.commands(cli_bundle.Shared(_project, _engine, _target, _say)), name="bundle")

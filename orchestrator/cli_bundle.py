@@ -25,7 +25,7 @@ Weights = Annotated[bool, typer.Option("--weights", help="The models' weights to
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-class Session(NamedTuple):
+class Shared(NamedTuple):
     """What these commands share with all others."""
 
     project: "Callable[[typer.Context], Project]"
@@ -40,7 +40,7 @@ class Session(NamedTuple):
         return Storage(self.engine(whole), whole.settings.get("TANDEM_MODELS"))
 
 
-def commands(session: Session) -> typer.Typer:
+def commands(shared: Shared) -> typer.Typer:
     """Make the group of commands."""
     app = typer.Typer(help="Carry everything to a machine with no network, in a folder.", no_args_is_help=True)
 
@@ -52,28 +52,28 @@ def commands(session: Session) -> typer.Typer:
 
         One that was interrupted goes on from where it was.
         """
-        _save(session, session.project(context), folder, names or [], with_weights=weights, as_json=as_json)
+        _save(shared, shared.project(context), folder, names or [], with_weights=weights, as_json=as_json)
 
     @app.command()
     def load(context: typer.Context, folder: Folder, as_json: Json = False) -> None:
         """Check all of DIR, then load what is not here yet."""
-        _load(session, session.project(context), folder, as_json=as_json)
+        _load(shared, shared.project(context), folder, as_json=as_json)
 
     return app
 
 
 def _save(
-    session: Session, whole: "Project", folder: Path, names: list[str], *, with_weights: bool, as_json: bool
+    shared: Shared, whole: "Project", folder: Path, names: list[str], *, with_weights: bool, as_json: bool
 ) -> None:
     from orchestrator.bundle.save import Saver
 
-    targets = [session.target(whole, name) for name in dict.fromkeys(names)] or [session.target(whole, None)]
+    targets = [shared.target(whole, name) for name in dict.fromkeys(names)] or [shared.target(whole, None)]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        saver = Saver(whole, session.storage(whole), folder.absolute(), say=session.say, clock=time.monotonic, now=now)
+        saver = Saver(whole, shared.storage(whole), folder.absolute(), say=shared.say, clock=time.monotonic, now=now)
         saved = saver.run(list({target.name: target for target in targets}.values()), with_weights=with_weights)
     except KeyboardInterrupt:
-        session.say("interrupted; what is finished stays, and the same command goes on from there")
+        shared.say("interrupted; what is finished stays, and the same command goes on from there")
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(saved._asdict(), indent=2))
@@ -95,14 +95,14 @@ def _saved(saved: "Saved") -> str:
     return "\n".join(lines)
 
 
-def _load(session: Session, whole: "Project", folder: Path, *, as_json: bool) -> None:
+def _load(shared: Shared, whole: "Project", folder: Path, *, as_json: bool) -> None:
     from orchestrator.bundle.load import Loader
 
     try:
-        loader = Loader(whole, session.storage(whole), folder.absolute(), say=session.say, clock=time.monotonic)
+        loader = Loader(whole, shared.storage(whole), folder.absolute(), say=shared.say, clock=time.monotonic)
         loaded = loader.run()
     except KeyboardInterrupt:
-        session.say("interrupted; what was loaded is whole and stays, and the same command goes on from there")
+        shared.say("interrupted; what was loaded is whole and stays, and the same command goes on from there")
         raise typer.Exit(130) from None
     print(json.dumps(loaded._asdict(), indent=2) if as_json else _loaded(loaded))
 
