@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator import cli_doctor
+
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
     from orchestrator.plan import Operation
@@ -32,6 +34,9 @@ OptionalName = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+app.add_typer(cli_doctor.app, name="doctor")
 
 
 @dataclass

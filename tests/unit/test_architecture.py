@@ -21,6 +21,9 @@ PURE = {
     "rules",
     "config",
     "versions",
+    "addresses",
+    "mirrors",
+    "network",
     "plan",
     "states",
     "progress",
@@ -38,6 +41,7 @@ HARMLESS = {
     "json",
     "pydantic",
     "re",
+    "textwrap",
     "tomllib",
     "typing",
 }
@@ -102,7 +106,7 @@ def test_only_one_module_speaks_http() -> None:
 
 
 def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
-    assert users("os") == {"base", "cli", "engine", "host"}
+    assert users("os") == {"base", "cli", "cli_doctor", "engine", "host"}
 
 
 def test_nothing_imports_the_command_line_but_the_entry() -> None:

@@ -189,4 +189,5 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "down",
         "status",
         "logs",
+        "doctor",
     ]
