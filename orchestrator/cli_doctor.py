@@ -46,7 +46,12 @@ def network(
     engine = Engine(whole.folder, whole.settings.project, os.environ)
     source = _source(whole)
     probe = _probe(whole, engine, seconds)
-    rows = probes.run(_candidates(whole, source, _say), probe, _say)
+    try:
+        rows = probes.run(_candidates(whole, source, _say), probe, _say)
+    except KeyboardInterrupt:
+        _say("interrupted: nothing was written")
+        # Python's own end may wait for a thread that waits for a silent mirror.
+        os._exit(130)
     rows += _others(whole, engine, probe, source)
     problems = network.problems(rows, _needed(whole, engine))
     changes = network.changes(rows, _unset(engine, rows)) if target else {}
