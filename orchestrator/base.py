@@ -1,14 +1,13 @@
 """The base image: from a registry if one answers, else made with debootstrap. Says which of the two, and why."""
 
 import os
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
+from orchestrator import host, network
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 
@@ -27,39 +26,64 @@ class Base:
     why: str
 
 
-def choose(engine: Engine, wanted: str, mirror: str, say: Callable[[str], None]) -> Base:
-    """Find or make the base image. wanted is TANDEM_BASE_IMAGE, "" for no wish; mirror a Debian mirror, "" for any.
+def choose(
+    engine: Engine,
+    wanted: str,
+    mirror: str,
+    say: Callable[[str], None],
+    *,
+    registry: str = "",
+    proxies: Mapping[str, str] | None = None,
+) -> Base:
+    """Find or make the base image.
 
-    Raises TandemError when there is no way to one.
+    wanted is TANDEM_BASE_IMAGE, "" for no wish; mirror a Debian mirror, "" for any; registry TANDEM_REGISTRY, "" for
+    the daemon's own; proxies are what debootstrap goes through. Raises TandemError when there is no way to one.
     """
     present = engine.images()
     if wanted and wanted != OWN_IMAGE:
         return Base(wanted, "TANDEM_BASE_IMAGE names it")
-    for image in () if wanted else (REGISTRY_IMAGE,):
-        if image in present:
-            return Base(image, "it is on this machine")
+    image = network.image(registry, REGISTRY_IMAGE)
+    for found in () if wanted else (image, REGISTRY_IMAGE):
+        if found in present:
+            return Base(found, "it is on this machine")
     if OWN_IMAGE in present:
         return Base(OWN_IMAGE, "it was made on this machine before")
-    refusal = (
-        "TANDEM_BASE_IMAGE asks for our own" if wanted else engine.registry_refusal(REGISTRY_IMAGE, REGISTRY_SECONDS)
-    )
+    refusal = "TANDEM_BASE_IMAGE asks for our own" if wanted else engine.registry_refusal(image, REGISTRY_SECONDS)
     if refusal is None:
-        # Under its own tag, so that the next build asks no registry.
-        with closing(engine.stream(["docker", "pull", REGISTRY_IMAGE])) as lines:
-            for line in lines:
-                say(f"base image: {line}")
-        return Base(REGISTRY_IMAGE, "the image registry answers")
+        _pull(engine, image, say)
+        return Base(image, "the image registry answers")
+    if registry and not wanted:
+        raise TandemError(
+            f"TANDEM_REGISTRY names {registry}, but {refusal}\n  'python -m orchestrator doctor network' shows which "
+            f"registries answer; TANDEM_BASE_IMAGE={OWN_IMAGE} in .env has debootstrap make the image."
+        )
     say(f"base image: made with debootstrap, as {refusal}")
-    _make(engine, mirror, refusal, say)
+    _make(engine, mirror, refusal, proxies or {}, say)
     return Base(OWN_IMAGE, refusal)
 
 
-def _make(engine: Engine, mirror: str, refusal: str, say: Callable[[str], None]) -> None:
-    if shutil.which("debootstrap") is None and not Path("/usr/sbin/debootstrap").exists():
+def _pull(engine: Engine, image: str, say: Callable[[str], None]) -> None:
+    """Pull an image under its own tag, so that the next build asks no registry."""
+    said = ""
+    with closing(engine.stream(["docker", "pull", image])) as lines:
+        for line in lines:
+            if line.startswith("=") and line != "=0":
+                raise TandemError(
+                    f"{image} could not be pulled: {said or 'it said nothing'}\n"
+                    "  'python -m orchestrator doctor network' shows which registries answer; see TANDEM_REGISTRY."
+                )
+            if not line.startswith("="):
+                said = line or said
+                say(f"base image: {line}")
+
+
+def _make(engine: Engine, mirror: str, refusal: str, proxies: Mapping[str, str], say: Callable[[str], None]) -> None:
+    if not host.debootstrap():
         raise TandemError(
             "No image registry answers, and debootstrap, which can make the base image, is not installed. "
-            "Run: sudo apt-get install debootstrap; or name a registry's mirror in .env: "
-            f"TANDEM_BASE_IMAGE=mirror.example.org/library/{REGISTRY_IMAGE}"
+            "Run: sudo apt-get install debootstrap; or name a registry's mirror in .env (TANDEM_REGISTRY): "
+            "'python -m orchestrator doctor network' shows which answer"
         )
     root = [] if os.geteuid() == 0 else ["sudo"]
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -69,6 +93,8 @@ def _make(engine: Engine, mirror: str, refusal: str, say: Callable[[str], None])
             *root,
             "env",
             f"PATH={path}",
+            # sudo would leave them out of the environment.
+            *(f"{name}={value}" for name, value in proxies.items()),
             "debootstrap",
             "--variant=minbase",
             "--include=ca-certificates",
@@ -91,7 +117,8 @@ def _debootstrap(engine: Engine, argv: list[str], refusal: str, say: Callable[[s
             elif line.startswith("=") and line != "=0":
                 raise TandemError(
                     f"{refusal}, and debootstrap cannot make the base image: {fault}\n"
-                    "  Name a mirror in .env: TANDEM_DEBIAN_MIRROR for debootstrap, or TANDEM_BASE_IMAGE."
+                    "  Name a mirror in .env: TANDEM_DEBIAN_MIRROR for debootstrap, or TANDEM_REGISTRY. "
+                    "'python -m orchestrator doctor network' shows which answer."
                 )
             elif not line.startswith("="):
                 say(f"base image: {line.removeprefix('I: ').lower()}")

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 
 from orchestrator import base, commands, failures, host
+from orchestrator.addresses import SECRET_IN_URL
 from orchestrator.engine import Engine, inherited
 from orchestrator.errors import TandemError
 from orchestrator.project import Project
-from orchestrator.settings import SECRET_IN_URL
 
 
 def build(project: Project, engine: Engine, services: Iterable[str], say: Callable[[str], None]) -> None:
@@ -16,7 +16,14 @@ def build(project: Project, engine: Engine, services: Iterable[str], say: Callab
     """
     settings = project.settings
     mirror = settings.get("TANDEM_DEBIAN_MIRROR") or host.debian_mirror()
-    chosen = base.choose(engine, settings.get("TANDEM_BASE_IMAGE"), mirror, say)
+    chosen = base.choose(
+        engine,
+        settings.get("TANDEM_BASE_IMAGE"),
+        mirror,
+        say,
+        registry=settings.get("TANDEM_REGISTRY"),
+        proxies=settings.proxies,
+    )
     say(f"base image: {chosen.image}, as {chosen.why}")
     own = chosen.image == base.OWN_IMAGE
     found = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator import cli_bundle
+from orchestrator import cli_bundle, cli_doctor
 
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
@@ -34,6 +34,9 @@ OptionalName = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+app.add_typer(cli_doctor.app, name="doctor")
 
 
 @dataclass

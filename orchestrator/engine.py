@@ -75,7 +75,7 @@ class Engine:
         if self._client is not None:
             self._client.close()
 
-    def connect(self, seconds: int) -> "DockerClient":
+    def connect(self, seconds: float) -> "DockerClient":
         """Open a connection of its own, on which an answer may take so long. Raises TandemError when none answers."""
         from docker.errors import DockerException
 
@@ -83,7 +83,7 @@ class Engine:
 
         client = None
         try:
-            client = docker.DockerClient(base_url=self._host(), timeout=seconds)
+            client = docker.DockerClient(base_url=self._host(), timeout=seconds)  # type: ignore[arg-type]  # fractions too
             client.ping()
         except DockerException as error:
             if client is not None:
@@ -91,7 +91,7 @@ class Engine:
             raise TandemError(NOT_ALLOWED if "permission denied" in str(error).lower() else NOT_RUNNING) from None
         return client
 
-    def registry_refusal(self, image: str, seconds: int) -> str | None:
+    def registry_refusal(self, image: str, seconds: float) -> str | None:
         """Ask the image's registry whether it is there, with the daemon's own mirrors and proxy.
 
         None when it is, else why not; a registry that is shut often does not refuse but stays silent.
@@ -105,7 +105,7 @@ class Engine:
         except APIError as error:
             return f"the image registry does not answer ({str(error.explanation).splitlines()[0]})"
         except RequestException:
-            return f"the image registry gave no answer in {seconds} s"
+            return f"the image registry gave no answer in {seconds:g} s"
         return None
 
     def _host(self) -> str | None:

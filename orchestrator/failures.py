@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+# Ends every remedy for a mirror.
+_DOCTOR = "'python -m orchestrator doctor network' shows which answer"
 # Known lines, most telling first: a pattern, and what to do. The line itself is quoted.
 _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), remedy)
@@ -25,6 +27,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "user 1000 must be able to write to the folder of TANDEM_MODELS: sudo chown -R 1000:1000 FOLDER",
         ),
         (
+            r"could not pull .*: (?:JSONDecodeError|AttributeError|KeyError|TypeError): ",
+            f"what answers there is no ModelScope: see MODELSCOPE_ENDPOINT in .env. {_DOCTOR}",
+        ),
+        (
             r"could not pull .*(?:404|10010205001|NotExist)",
             "ModelScope has no such model or revision; see `model` and `revision` in models.toml",
         ),
@@ -41,7 +47,23 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"unrecognized arguments: |invalid choice: |argument --\S+: ", "see args in models.toml"),
         (r"Permission denied: '/(?:local|models)", "the server runs as user 1000 and cannot read it: chmod -R a+rX"),
         (r"failed to resolve source metadata for|failed to do request|no such host",
-         "the image registry does not answer; 'python -m orchestrator build' makes the base image itself"),
+         f"the image registry does not answer as one: see TANDEM_REGISTRY and TANDEM_BASE_IMAGE in .env. {_DOCTOR}"),
+    )
+)  # fmt: skip
+# What apt, pip and uv say of a mirror that is none; in a server's log such words mean something else.
+_KNOWN_OF_BUILDS = tuple(
+    (re.compile(pattern), f"{mirror} does not answer as one, or lacks this: see {setting} in .env. {_DOCTOR}")
+    for mirror, setting, pattern in (
+        ("the Debian mirror", "TANDEM_DEBIAN_MIRROR",
+         r"^E: (?:Failed to fetch |Unable to fetch some archives|Unable to locate package |"
+         r"The repository '.*' (?:does not have a Release file|is not signed)|"
+         r"Package '.*' has no installation candidate|The value '.*' is invalid for APT::Default-Release)"),
+        ("the Python index", "TANDEM_PYPI_INDEX",
+         r"^ERROR: (?:No matching distribution found for |THESE PACKAGES DO NOT MATCH THE HASHES|"
+         r"Could not install packages due to an OSError)|^json\.decoder\.JSONDecodeError"),
+        ("the Python index", "TANDEM_PYPI_INDEX",
+         r"^error: (?:No solution found|Received some unexpected JSON|Unsupported `Content-Type`|Failed to fetch|"
+         r"Failed to download|Request failed after)"),
     )
 )  # fmt: skip
 # What vLLM and Python put before the message: "(EngineCore pid=25) ERROR 11-23 00:41:55 [core.py:133] ".
@@ -53,10 +75,10 @@ _HOLLOW = re.compile(
 _EXCEPTION = re.compile(r"^(?:(?:[\w.]+\.)?(?:[A-Z]\w*(?:Error|Exit|Interrupt)|\w*Exception)\b(?::|$)|Value error, )")
 
 
-def cause(lines: Iterable[str]) -> str:
+def cause(lines: Iterable[str], known: Iterable[tuple[re.Pattern[str], str]] = _KNOWN) -> str:
     """Name the cause: a known line with its remedy, else the first exception's line, else the last line."""
     said = [text for line in lines if (text := _PREFIX.sub("", line).strip())]
-    for pattern, remedy in _KNOWN:
+    for pattern, remedy in known:
         for line in said:
             if pattern.search(line):
                 return f"{line}\n  {remedy}."
@@ -68,13 +90,25 @@ def cause(lines: Iterable[str]) -> str:
 
 def build_cause(lines: Iterable[str]) -> str:
     """Name the cause of a failed build: what the failing step itself said, else BuildKit's own words."""
-    said = [re.sub(r"^(?:#\d+ )?(?:\d+\.\d+ )?", "", line).strip() for line in lines]
+    known = (*_KNOWN, *_KNOWN_OF_BUILDS)
+    said = _joined(re.sub(r"^(?:#\d+ )?(?:\d+\.\d+ )?", "", line).strip() for line in lines)
     # BuildKit repeats the end of the step that failed between two rules, under its name.
     starts = [index for index, line in enumerate(said) if line.startswith("> [") and line.endswith(":")]
     if starts:
         step = said[starts[-1] + 1 :]
         step = [line for line in step[: step.index("------") if "------" in step else None] if line]
-        telling = [line for line in step if re.match(r"E: |error: |ERROR: ", line)]
+        telling = [line for line in step if re.match(r"E: |error: |ERROR: (?!Exception:$)", line)]
         if step:
-            return cause(telling or step)
-    return cause([line for line in said if line.startswith("ERROR: ")] or said)
+            return cause(telling or step, known)
+    return cause([line for line in said if line.startswith("ERROR: ")] or said, known)
+
+
+def _joined(lines: Iterable[str]) -> list[str]:
+    """Put uv's first cause behind the error that it is the cause of; alone that error says too little."""
+    found: list[str] = []
+    for line in lines:
+        if line.startswith("cause: ") and found and re.match(r"error: .*(?<!\.)$", found[-1]):
+            found[-1] += f": {line.removeprefix('cause: ')}".removesuffix(".") + "."
+        else:
+            found.append(line)
+    return found

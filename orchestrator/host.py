@@ -12,9 +12,9 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Where WSL2 puts it, which is not on every PATH.
 NVIDIA_SMI = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 
-
 # A line of apt's sources in either of its forms, or of a list of mirrors.
 _MIRROR = re.compile(r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)?(https?://\S*/debian)/?(?:\s|$)", re.MULTILINE)
+_DEFAULT = re.compile(r'^DEF_MIRROR="(https?://[^"]+)"', re.MULTILINE)
 
 
 def gpus() -> int:
@@ -40,6 +40,12 @@ def debian_mirror(root: Path = Path("/etc/apt")) -> str:
     return ""
 
 
+def debootstrap_mirror(program: Path = Path("/usr/sbin/debootstrap")) -> str:
+    """Name the Debian mirror that debootstrap takes when it is told none; "" when that cannot be read."""
+    found = _DEFAULT.search(program.read_text(errors="replace")) if os.access(program, os.R_OK) else None
+    return found[1].rstrip("/") if found else ""
+
+
 def _pip_config(name: str) -> str:
     shown = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", f"global.{name}"], capture_output=True, text=True, check=False
@@ -50,6 +56,18 @@ def _pip_config(name: str) -> str:
 def package_index() -> str:
     """Name the Python package index that pip is set up with; "" when it uses its own default."""
     return os.environ.get("PIP_INDEX_URL") or _pip_config("index-url")
+
+
+def default_index() -> str:
+    """Ask pip for the index that it takes when it is told none; "" when it does not say."""
+    asked = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    shown = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
+    return shown.stdout.strip()
+
+
+def debootstrap() -> bool:
+    """Say whether this machine can make a base image by itself."""
+    return shutil.which("debootstrap") is not None or Path("/usr/sbin/debootstrap").exists()
 
 
 def wheels() -> str:

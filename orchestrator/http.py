@@ -1,12 +1,55 @@
-"""The one module that speaks HTTP: asks the router what a client would ask."""
+"""The one module that speaks HTTP: asks the router what a client would ask, and mirrors what a build would ask."""
 
 import json
+import socket
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.parse import unquote, urljoin, urlsplit
+from urllib.request import (
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 # The router is on this machine: a proxy from the environment must not get between.
 _open = build_opener(ProxyHandler({})).open
+# Far above any page that is asked for; an answer without end is none.
+LIMIT = 32 * 2**20
+_HOPS = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back from one address: its body, or the fault in a few words, and how long it took."""
+
+    body: bytes = b""
+    fault: str = ""
+    milliseconds: int = 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """How this machine gets out: http_proxy, https_proxy and no_proxy; and a file of authorities, "" for its own."""
+
+    proxies: Mapping[str, str]
+    authorities: str = ""
+
+
+class _Stay(HTTPRedirectHandler):
+    """Leaves redirects to _fetch, which must not be sent on to a host that nobody listed."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def routes_digest(address: str) -> str | None:
@@ -44,3 +87,110 @@ def _ask(address: str) -> dict[str, Any] | None:
             return dict(json.load(answer))
     except (OSError, ValueError):
         return None
+
+
+def get(address: str, way: Way, *, seconds: float, accept: str = "*/*") -> Answer:
+    """Fetch a page from an address, which is http or https; after so many seconds it counts as silent."""
+    found: list[Answer] = []
+    start = time.monotonic()
+    # A time limit of sockets is for each step: names that do not resolve and answers that drip know none.
+    worker = threading.Thread(target=lambda: found.append(_get(address, way, seconds, accept)), daemon=True)
+    worker.start()
+    worker.join(seconds)
+    took = round((time.monotonic() - start) * 1000)
+    answer = found[0] if found else Answer(fault=f"no answer in {seconds:g} s")
+    return Answer(answer.body, answer.fault, took)
+
+
+def _get(address: str, way: Way, seconds: float, accept: str) -> Answer:
+    try:
+        return Answer(_fetch(address, way, seconds, accept))
+    except HTTPError as error:
+        if 300 <= error.code < 400:
+            return Answer(fault=f"{error.code}, sends on to {error.headers.get('Location')}")
+        return Answer(fault=f"{error.code} {error.reason}")
+    except HTTPException:
+        return Answer(fault="answers rubbish: no HTTP, or an answer that breaks off")
+    except URLError as error:
+        return Answer(fault=_fault(error.reason, seconds))
+    except (OSError, ValueError) as error:
+        return Answer(fault=_fault(error, seconds))
+
+
+def _fetch(address: str, way: Way, seconds: float, accept: str) -> bytes:
+    context = ssl.create_default_context(cafile=way.authorities or None)
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Stay())
+    for _ in range(_HOPS):
+        try:
+            with opener.open(_request(address, way.proxies, accept), timeout=seconds) as answer:
+                body: bytes = answer.read(LIMIT + 1)
+                if len(body) > LIMIT:
+                    raise ValueError(f"answers rubbish: more than {LIMIT // 2**20} MiB")
+                return body
+        except HTTPError as error:
+            onward = urljoin(address, error.headers.get("Location", ""))
+            # pip, apt and uv follow a redirect too; but only what is listed is to be asked.
+            if not 300 <= error.code < 400 or urlsplit(onward).hostname != urlsplit(address).hostname:
+                raise
+            address = onward
+    raise ValueError("sends on and on")
+
+
+def _request(address: str, proxies: Mapping[str, str], accept: str) -> Request:
+    request = Request(address, headers={"Accept": accept, "User-Agent": "tandem"})  # noqa: S310 (settings say http or https)
+    proxy = proxies.get(f"{request.type}_proxy")
+    if proxy and not _direct(urlsplit(address).hostname or "", proxies.get("no_proxy", "")):
+        parts = urlsplit(proxy)
+        if parts.username is not None:
+            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            request.add_header("Proxy-Authorization", f"Basic {b64encode(known.encode()).decode()}")
+        request.set_proxy(parts.netloc.rpartition("@")[2], parts.scheme)
+    return request
+
+
+def _direct(host: str, no_proxy: str) -> bool:
+    names = [name.strip().lstrip(".") for name in no_proxy.split(",") if name.strip()]
+    return any(name in ("*", host) or host.endswith(f".{name}") for name in names)
+
+
+def _fault(error: object, seconds: float) -> str:
+    """Say in a few words what a connection ran into."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted ({error.verify_message}); see TANDEM_CA_BUNDLE"
+    if isinstance(error, TimeoutError):
+        return f"no answer in {seconds:g} s"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, ConnectionError):
+        return "the connection was cut"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    if isinstance(error, ssl.SSLError):
+        return f"answers rubbish: no TLS ({(error.reason or 'unknown').lower().replace('_', ' ')})"
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return said.replace("Tunnel connection failed: ", "the proxy says ")
+
+
+def reachable(address: str, *, seconds: float) -> Answer:
+    """Open a connection to the host and port of an address, and close it."""
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    start = time.monotonic()
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=seconds).close()
+        fault = ""
+    except OSError as error:
+        fault = _fault(error, seconds)
+    return Answer(fault=fault, milliseconds=round((time.monotonic() - start) * 1000))
+
+
+def authorities(path: Path) -> int | str:
+    """Count the certificates of a bundle; or say why it is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        return "holds no certificate (PEM)"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return context.cert_store_stats()["x509"]

@@ -49,7 +49,7 @@ def find(start: Path) -> Path:
 
 def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> Project:
     """Read and check the project. Raises ConfigError with every fault of models.toml and the settings at once."""
-    known = versions.load(_text(folder / "docker/vllm/versions.toml"))
+    known = versions.load(text_of(folder / "docker/vllm/versions.toml"))
     faults: list[str] = []
     found: dict[str, Profile] = {}
     in_force = Settings({}, ())
@@ -58,7 +58,7 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
     except ConfigError as error:
         faults += error.problems
     try:
-        found = config.load(_text(folder / "models.toml"), known)
+        found = config.load(text_of(folder / "models.toml"), known)
     except ConfigError as error:
         faults += error.problems
     faults += settings.problems(in_force, found.values())
@@ -77,7 +77,8 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
     return Project(folder, found, known, in_force)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Read a file of the project that has to be there. Raises ConfigError when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:

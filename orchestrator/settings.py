@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 
+from orchestrator.addresses import MIRRORS, PROXIES, fault_of_address, here
 from orchestrator.errors import ConfigError
 from orchestrator.profiles import Profile
 from orchestrator.render.serve import OVERRIDABLE, variable
@@ -16,6 +17,7 @@ KNOWN = {
     "TANDEM_PORT": "8000",
     "TANDEM_BIND": "127.0.0.1",
     "TANDEM_MODELS": "models",
+    "TANDEM_REGISTRY": "",
     "TANDEM_BASE_IMAGE": "",
     "TANDEM_DEBIAN_MIRROR": "",
     "TANDEM_PYPI_INDEX": "",
@@ -26,7 +28,6 @@ KNOWN = {
 OURS = re.compile(
     r"^(?:TANDEM_|COMPOSE_)|_(?:MAX_MODEL_LEN|GPU_MEMORY_UTILIZATION)$|^(?:MODELSCOPE_ENDPOINT|HTTPS?_PROXY|NO_PROXY)$"
 )
-SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ class Settings:
     def profiles(self) -> list[str]:
         """The Compose profiles that COMPOSE_PROFILES names."""
         return [name.strip() for name in self.get("COMPOSE_PROFILES").split(",") if name.strip()]
+
+    @property
+    def proxies(self) -> dict[str, str]:
+        """The proxies as programs on this machine take them; those of the settings are for containers."""
+        words = {"http_proxy": "HTTP_PROXY", "https_proxy": "HTTPS_PROXY", "no_proxy": "NO_PROXY"}
+        return {word: here(self.get(name)) for word, name in words.items() if self.get(name)}
 
     @property
     def address(self) -> str:
@@ -137,11 +144,10 @@ def problems(settings: Settings, profiles: Iterable[Profile]) -> list[str]:
     port = settings.get("TANDEM_PORT")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         found.append(f'TANDEM_PORT: should be a port from 1 to 65535, got "{port}"')
-    found += [
-        f"{name}: holds a password, which would stay in the image; use an address without one"
-        for name in ("TANDEM_PYPI_INDEX", "TANDEM_DEBIAN_MIRROR")
-        if SECRET_IN_URL.search(settings.get(name))
-    ]
+    for name in (*MIRRORS.values(), *PROXIES):
+        fault = fault_of_address(name, settings.get(name)) if settings.get(name) else None
+        if fault:
+            found.append(f"{name}: {fault}")
     models = settings.get("TANDEM_MODELS")
     if models != KNOWN["TANDEM_MODELS"] and not models.startswith("/"):
         found.append(f'TANDEM_MODELS: should be models, for a volume, or a folder that begins with /, got "{models}"')

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
+from orchestrator.addresses import masked
 from orchestrator.errors import TandemError
-from orchestrator.settings import SECRET_IN_URL
 
 REQUIREMENTS = ("requirements/run.txt", "requirements/build.txt")
 # CPython releases that another machine may have, besides this machine's own.
@@ -108,4 +108,4 @@ def pip_fault(said: str) -> str:
     """Find the line that says why pip failed, without a password of its index."""
     lines = said.strip().splitlines() or ["it said nothing"]
     faults = [line for line in lines if line.startswith("ERROR: ")] or lines
-    return SECRET_IN_URL.sub("//", faults[-1].removeprefix("ERROR: "))
+    return masked(faults[-1].removeprefix("ERROR: "))

@@ -21,6 +21,9 @@ PURE = {
     "rules",
     "config",
     "versions",
+    "addresses",
+    "mirrors",
+    "network",
     "plan",
     "states",
     "progress",
@@ -42,6 +45,7 @@ HARMLESS = {
     "json",
     "pydantic",
     "re",
+    "textwrap",
     "tomllib",
     "typing",
 }
@@ -107,7 +111,7 @@ def test_only_one_module_speaks_http() -> None:
 
 
 def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
-    assert users("os") == {"base", "bundle.sources", "cli", "engine", "host"}
+    assert users("os") == {"base", "bundle.sources", "cli", "cli_doctor", "engine", "host"}
 
 
 def test_nothing_imports_the_command_line_but_the_entry() -> None:

@@ -102,7 +102,7 @@ def test_an_index_that_does_not_answer_is_one_line_without_its_password(
         ("", "it said nothing"),
         ("Killed\n", "Killed"),
         ("WARNING: a\nERROR: b\nERROR: c\nNOTE: d\n", "c"),
-        ("ERROR: no answer from https://me:secret@example.org/simple", "no answer from https://example.org/simple"),
+        ("ERROR: no answer from https://me:secret@example.org/simple", "no answer from https://***@example.org/simple"),
     ],
 )
 def test_why_pip_failed_is_its_last_error_without_a_password(said: str, fault: str) -> None:

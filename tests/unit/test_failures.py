@@ -15,7 +15,11 @@ MEMORY = "lower max_model_len or gpu_memory_utilization, or free the GPUs ('nvid
 CACHE = "lower max_model_len, or raise gpu_memory_utilization."
 ARGS = "see args in models.toml."
 NO_IMAGE = "the image is missing: 'python -m orchestrator build'."
-NO_REGISTRY = "the image registry does not answer; 'python -m orchestrator build' makes the base image itself."
+DOCTOR = " 'python -m orchestrator doctor network' shows which answer."
+NO_REGISTRY = "the image registry does not answer as one: see TANDEM_REGISTRY and TANDEM_BASE_IMAGE in .env." + DOCTOR
+NO_DEBIAN = "the Debian mirror does not answer as one, or lacks this: see TANDEM_DEBIAN_MIRROR in .env." + DOCTOR
+NO_INDEX = "the Python index does not answer as one, or lacks this: see TANDEM_PYPI_INDEX in .env." + DOCTOR
+NO_HUB = "what answers there is no ModelScope: see MODELSCOPE_ENDPOINT in .env." + DOCTOR
 NO_READ = "the server runs as user 1000 and cannot read it: chmod -R a+rX."
 DAEMON = "Error response from daemon: "
 
@@ -67,6 +71,14 @@ DAEMON = "Error response from daemon: "
         (
             "tandem: could not pull Qwen/Qwen2.5-14B (master): HTTPError: 404 Client Error: Not Found",
             "ModelScope has no such model or revision; see `model` and `revision` in models.toml.",
+        ),
+        (
+            "tandem: could not pull Qwen/Qwen2.5-14B (master): JSONDecodeError: Expecting value: line 1 column 1",
+            NO_HUB,
+        ),
+        (
+            "tandem: could not pull Qwen/Qwen2.5-14B (master): AttributeError: 'list' object has no attribute 'get'",
+            NO_HUB,
         ),
         (
             "tandem: could not pull Qwen/Qwen2.5-14B (master): ConnectionError: [Errno 113] No route to host",
@@ -244,6 +256,11 @@ def test_a_line_that_only_mentions_an_exception_is_none() -> None:
     assert cause(lines) == "ValueError: the real one"
 
 
+def test_a_server_that_says_what_a_build_might_say_is_not_told_of_mirrors() -> None:
+    assert cause([DECODE]) == DECODE
+    assert cause([UV_FETCH]) == UV_FETCH
+
+
 def test_of_a_known_line_and_an_exception_the_known_line_tells_more() -> None:
     lines = ["RuntimeError: something", "vllm: error: unrecognized arguments: --x"]
     assert cause(lines) == f"vllm: error: unrecognized arguments: --x\n  {ARGS}"
@@ -309,17 +326,64 @@ failed to solve: failed to compute cache key: failed to calculate checksum of re
 """
 
 
+APT = "E: Unable to locate package python3-foo"
+NOT_SIGNED = "E: The repository 'http://mirror.example.org/debian bookworm InRelease' is not signed."
+CLEARSIGNED = (
+    "E: Failed to fetch http://mirror.example.org/debian/dists/bookworm/InRelease  Clearsigned file isn't valid,"
+    " got 'NOSPLIT' (does the network require authentication?)"
+)
+NO_RELEASE = "E: The repository 'http://mirror.example.org/debian bookworm Release' does not have a Release file."
+HASH_SUM = "E: Failed to fetch http://mirror.example.org/debian/pool/main/g/gcc.deb  Hash Sum mismatch"
+NO_SUITE = "E: The value 'forky' is invalid for APT::Default-Release as such a release is not available in the sources"
+NO_VERSION = "ERROR: Could not find a version that satisfies the requirement uv==0.13.9 (from versions: none)"
+NO_DISTRIBUTION = "ERROR: No matching distribution found for uv==0.13.9"
+WRONG_HASH = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the"
+DECODE = "json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+UV_NONE = "error: No solution found when resolving dependencies"
+UV_BECAUSE = "Because there is no version of modelscope==1.40.2 and you require modelscope==1.40.2."
+UV_FETCH = "error: Failed to fetch: http://mirror.example.org/simple/modelscope/"
+UV_STATUS = (
+    "HTTP status server error (500 Internal Server Error) for url (http://mirror.example.org/simple/modelscope/)"
+)
+UV_JSON = "error: Received some unexpected JSON from `http://mirror.example.org/simple/modelscope/`"
+UV_TYPE = (
+    'error: Unsupported `Content-Type` "application/json" for `http://mirror.example.org/`. Expected JSON or HTML.'
+)
+UV_ZIP = "error: Failed to download `modelscope==1.40.2`"
+# As apt 2.6, pip 24 and uv 0.13.9 say it of a server that answers with a web page, 404, 500 or broken files.
+OF_MIRRORS = (
+    (f"{CLEARSIGNED}\n0.253 {NOT_SIGNED}", CLEARSIGNED, NO_DEBIAN),
+    (NO_RELEASE, NO_RELEASE, NO_DEBIAN),
+    (HASH_SUM, HASH_SUM, NO_DEBIAN),
+    (NO_SUITE, NO_SUITE, NO_DEBIAN),
+    (f"{NO_VERSION}\n0.253 {NO_DISTRIBUTION}", NO_DISTRIBUTION, NO_INDEX),
+    (WRONG_HASH, WRONG_HASH, NO_INDEX),
+    (f"ERROR: Exception:\n0.253 Traceback (most recent call last):\n0.253 {DECODE}", DECODE, NO_INDEX),
+    (f"{UV_NONE}\n0.253   cause: {UV_BECAUSE}", f"{UV_NONE}: {UV_BECAUSE}", NO_INDEX),
+    (f"{UV_FETCH}\n0.253   cause: {UV_STATUS}", f"{UV_FETCH}: {UV_STATUS}.", NO_INDEX),
+    (f"{UV_JSON}\n0.253   cause: key must be a string", f"{UV_JSON}: key must be a string.", NO_INDEX),
+    (UV_TYPE, UV_TYPE, NO_INDEX),
+    (
+        f"{UV_ZIP}\n0.253   cause: Failed to extract archive\n0.253   cause: Invalid zip file structure",
+        f"{UV_ZIP}: Failed to extract archive.",
+        NO_INDEX,
+    ),
+)
+
+
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        (FAILED_STEP, "E: Unable to locate package python3-foo"),
+        (FAILED_STEP, f"E: Unable to locate package python3-foo\n  {NO_DEBIAN}"),
         (
-            FAILED_STEP.replace("E: Unable to locate package python3-foo", "ERROR: No matching distribution for x==1"),
-            "ERROR: No matching distribution for x==1",
+            FAILED_STEP.replace(
+                "E: Unable to locate package python3-foo", "ERROR: No matching distribution found for x==1"
+            ),
+            f"ERROR: No matching distribution found for x==1\n  {NO_INDEX}",
         ),
         (
             FAILED_STEP.replace("E: Unable to locate package python3-foo", "error: Failed to fetch: x.whl"),
-            "error: Failed to fetch: x.whl",
+            f"error: Failed to fetch: x.whl\n  {NO_INDEX}",
         ),
         (
             FAILED_STEP.replace("E: Unable to locate package python3-foo", "tar: write error: No space left on device"),
@@ -333,6 +397,7 @@ failed to solve: failed to compute cache key: failed to calculate checksum of re
             'ERROR: failed to do request: Head "https://nosuch.example/v2/": dial tcp: lookup nosuch.example:'
             f" no such host\n  {NO_REGISTRY}",
         ),
+        *((FAILED_STEP.replace(APT, real), f"{line}\n  {remedy}") for real, line, remedy in OF_MIRRORS),
         (NO_FILE, 'ERROR: failed to calculate checksum of ref afb79e8b::5vo6eqxs: "/nothere": not found'),
         ("unable to prepare context: path not found", "unable to prepare context: path not found"),
     ],

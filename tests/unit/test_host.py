@@ -55,3 +55,16 @@ def test_the_bundle_of_certificates_is_the_one_that_the_environment_names(tmp_pa
     assert host.certificates({"SSL_CERT_FILE": str(bundle)}) == ""
     bundle.touch()
     assert host.certificates({"SSL_CERT_FILE": str(bundle)}) == str(bundle)
+
+
+def test_debootstraps_own_mirror_is_read_where_apt_has_none(tmp_path: Path) -> None:
+    program = tmp_path / "debootstrap"
+    assert host.debootstrap_mirror(program) == ""
+    program.write_text('#!/bin/sh\nDEF_MIRROR="http://deb.example.org/debian/"\nDEF_HTTPS_MIRROR="x"\n')
+    assert host.debootstrap_mirror(program) == "http://deb.example.org/debian"
+    program.write_text("#!/bin/sh\n")
+    assert host.debootstrap_mirror(program) == ""
+
+
+def test_pip_says_which_index_it_takes_when_it_is_told_none() -> None:
+    assert host.default_index().startswith("https://")

@@ -208,5 +208,6 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "down",
         "status",
         "logs",
+        "doctor",
         "bundle",
     ]

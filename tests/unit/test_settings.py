@@ -12,6 +12,7 @@ from tests.unit.values import ROOT, profile
 
 DOLLAR = "holds a $, which readers of env files take differently; write the value out, or in single quotes"
 BACKSLASH = "holds a backslash in single quotes; use none"
+URL = "should be an address that begins with http:// or https://"
 HASH = "holds a # that may begin a comment or not; put a space before a comment, and quotes around a value with #"
 
 
@@ -167,6 +168,7 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_PORT": "8000",
         "TANDEM_BIND": "127.0.0.1",
         "TANDEM_MODELS": "models",
+        "TANDEM_REGISTRY": "",
         "TANDEM_BASE_IMAGE": "",
         "TANDEM_DEBIAN_MIRROR": "",
         "TANDEM_PYPI_INDEX": "",
@@ -227,6 +229,11 @@ FITTING = {
     "TANDEM_BIND": "0.0.0.0",
     "TANDEM_PYPI_INDEX": "https://mirror.example.org/simple",
     "TANDEM_DEBIAN_MIRROR": "http://mirror.example.org:3142/debian",
+    "TANDEM_REGISTRY": "mirror.example.org:5000/hub",
+    "MODELSCOPE_ENDPOINT": "https://hub.example.org",
+    "HTTPS_PROXY": "http://me:s$cret@host.docker.internal:7890",
+    "HTTP_PROXY": "http://[fd00::5]:3128/",
+    "NO_PROXY": "localhost,.example.org",
     "QWEN_14B_MAX_MODEL_LEN": "8192",
     "QWEN_14B_GPU_MEMORY_UTILIZATION": "0.85",
     "PATH": "/bin",
@@ -249,7 +256,8 @@ def test_settings_that_fit_have_no_problems() -> None:
             {"TANDEM_XYZZY_QQ": "1"},
             [
                 "TANDEM_XYZZY_QQ: unknown setting; there are: TANDEM_PORT, TANDEM_BIND, TANDEM_MODELS,"
-                " TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE"
+                " TANDEM_REGISTRY, TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX, TANDEM_WHEELS,"
+                " TANDEM_CA_BUNDLE"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
@@ -274,6 +282,19 @@ def test_settings_that_fit_have_no_problems() -> None:
             {"TANDEM_PYPI_INDEX": "https://token@mirror.example.org/simple"},
             ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
         ),
+        (
+            {"TANDEM_REGISTRY": "https://mirror.example.org/"},
+            [
+                "TANDEM_REGISTRY: should be a registry such as mirror.example.org or mirror.example.org:5000/hub,"
+                ' no https:// and no / at the end, got "https://mirror.example.org/"'
+            ],
+        ),
+        ({"TANDEM_DEBIAN_MIRROR": "mirror.example.org"}, [f'TANDEM_DEBIAN_MIRROR: {URL}, got "mirror.example.org"']),
+        ({"TANDEM_PYPI_INDEX": "/srv/simple"}, [f'TANDEM_PYPI_INDEX: {URL}, got "/srv/simple"']),
+        ({"TANDEM_PYPI_INDEX": "https://a.org/a b"}, [f'TANDEM_PYPI_INDEX: {URL}, got "https://a.org/a b"']),
+        ({"MODELSCOPE_ENDPOINT": "www.example.org"}, [f'MODELSCOPE_ENDPOINT: {URL}, got "www.example.org"']),
+        ({"HTTPS_PROXY": "socks5://127.0.0.1:1080"}, [f'HTTPS_PROXY: {URL}, got "socks5://127.0.0.1:1080"']),
+        ({"HTTP_PROXY": "me:secret@proxy:3128"}, [f'HTTP_PROXY: {URL}, got "***@proxy:3128"']),
         (
             {"QWEN_14B_MAX_MODEL_LEN": "16k"},
             ['QWEN_14B_MAX_MODEL_LEN: should be a number of tokens of at least 1, got "16k"'],
@@ -307,6 +328,11 @@ def test_settings_that_fit_have_no_problems() -> None:
 def test_each_problem_is_a_name_and_a_fact(values: dict[str, str], lines: list[str]) -> None:
     found = profile(max_model_len=16384, gpu_memory_utilization=0.9)
     assert settings.problems(of(**values), [found]) == lines
+
+
+def test_programs_on_this_machine_get_the_proxies_as_they_reach_them() -> None:
+    set_ = {"HTTPS_PROXY": "http://host.docker.internal:7890", "NO_PROXY": ".example.org", "HTTP_PROXY": ""}
+    assert of(**set_).proxies == {"https_proxy": "http://127.0.0.1:7890", "no_proxy": ".example.org"}
 
 
 def test_a_password_is_never_repeated() -> None:

@@ -1,0 +1,105 @@
+"""Tries what network.py lists, as a build or a pull would: through the proxy, with the authorities, within seconds."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import network
+from orchestrator.addresses import OUTSIDE, PROXIES, here, masked, on_itself
+from orchestrator.errors import TandemError
+from orchestrator.http import Answer, Way, authorities, get, reachable
+from orchestrator.network import OK, Candidate, Row
+from orchestrator.settings import Settings
+
+IMAGE = "debian:bookworm-slim"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How one address is tried. refusal is the Engine's; pins are versions by package, model one that is pulled."""
+
+    refusal: Callable[[str, float], str | None]
+    way: Way
+    seconds: float
+    pins: Mapping[str, str]
+    model: str
+    clock: Callable[[], float]
+
+    def __call__(self, candidate: Candidate) -> Row:
+        """Try one address."""
+        row = Row(candidate.kind, candidate.address, candidate.source, network.unusable(candidate) or OK)
+        if not row.works:
+            return row
+        if candidate.kind == "registry":
+            return self.image(network.image(candidate.address, IMAGE), row)
+        wanted = {"debian": {"": ""}, "pypi": self.pins, "modelscope": {self.model: ""}}[candidate.kind]
+        start, answer = self.clock(), OK
+        for name, version in wanted.items():
+            left = self.seconds - (self.clock() - start)
+            answer = self._page(candidate, name, version, left)
+            if answer != OK:
+                break
+        took = round((self.clock() - start) * 1000)
+        return Row(row.what, row.address, row.source, answer, took if answer == OK else None)
+
+    def _page(self, candidate: Candidate, name: str, version: str, left: float) -> str:
+        silent = f"no answer in {self.seconds:g} s"
+        if left <= 0:
+            return silent
+        got: Answer = get(network.page(candidate, name), self.way, seconds=left, accept=network.ACCEPT)
+        if got.fault.startswith("no answer in "):
+            return silent
+        return got.fault or network.judge(candidate.kind, got.body, name, version)
+
+    def image(self, name: str, row: Row) -> Row:
+        """Have the daemon ask for an image, which goes through the daemon's own mirrors and proxy."""
+        start = self.clock()
+        try:
+            said = self.refusal(name, self.seconds)
+        except TandemError as error:
+            said = str(error).split(". ")[0]
+        answer = network.refusal(said)
+        took = round((self.clock() - start) * 1000)
+        return Row(row.what, row.address, row.source, answer, took if answer == OK else None)
+
+
+def run(candidates: Iterable[Candidate], probe: Callable[[Candidate], Row], say: Callable[[str], None]) -> list[Row]:
+    """Try each candidate: kinds side by side, those of one kind one after the other, so that each is timed alone."""
+    ordered = list(candidates)
+    rows: dict[Candidate, Row] = {}
+    lock = threading.Lock()
+
+    def work(kind: str) -> None:
+        for candidate in ordered:
+            if candidate.kind == kind:
+                with lock:
+                    say(f"trying {kind}: {masked(candidate.address) or network.DAEMON}")
+                rows[candidate] = probe(candidate)
+
+    # Daemon threads: Ctrl-C waits for no silent mirror.
+    workers = [threading.Thread(target=work, args=(kind,), daemon=True) for kind in {c.kind for c in ordered}]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return [rows[candidate] for candidate in ordered]
+
+
+def surroundings(settings: Settings, bundle: str, source: Callable[[str], str], seconds: float) -> list[Row]:
+    """Try what all else goes through: the proxies of the settings, and the bundle of authorities ("" for none)."""
+    rows: list[Row] = []
+    for name in PROXIES:
+        address = settings.get(name)
+        if not address or address in (row.address for row in rows):
+            continue
+        got = reachable(here(address), seconds=seconds)
+        answer = got.fault or OK
+        if answer == OK and OUTSIDE not in address and on_itself(address):
+            answer = f"answers here, but in a container 127.0.0.1 is the container: write {OUTSIDE}"
+        rows.append(Row("proxy", address, source(name), answer, got.milliseconds if answer == OK else None))
+    if bundle:
+        found = authorities(Path(bundle))
+        answer = f"{OK}, {found} certificates" if isinstance(found, int) and found else str(found or "holds none")
+        rows.append(Row("ca bundle", bundle, source("TANDEM_CA_BUNDLE"), answer))
+    return rows
