@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator import cli_images
+
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
     from orchestrator.plan import Operation
@@ -130,6 +132,10 @@ def _plan(whole: "Project", engine: "Engine", target: "Profile") -> "list[Operat
     from orchestrator.plan import plan
     from orchestrator.render.routes import table
 
+    choice = whole.choice(target)
+    if choice.automatic:
+        _say(f"vLLM {choice.build.version}: {choice.why}")
+        engine.environment["TANDEM_VLLM"] = choice.build.tag
     digest = table(whole.profiles.values())["digest"]
     return plan(target, observe(whole, engine), whole.images(target), digest)
 
@@ -143,18 +149,6 @@ def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> N
         print(json.dumps([asdict(operation) for operation in operations]))
     else:
         print("\n".join(map(str, operations)) or f"{name} is ready: nothing to do")
-
-
-@app.command()
-def build(context: typer.Context, name: OptionalName = None) -> None:
-    """Build the images that a profile needs."""
-    from orchestrator import builder, project
-
-    whole = _project(context)
-    target = _target(whole, name)
-    project.write(whole.folder, project.stale(whole.folder, whole.rendered()))
-    builder.build(whole, _engine(whole), whole.images(target), _say)
-    print("\n".join(whole.images(target).values()))
 
 
 @app.command()
@@ -240,3 +234,7 @@ def logs(
         raise TandemError(f"{name} has no container, so no log. Start it: python -m orchestrator up {name}")
     argv = commands.logs(container.name, follow=follow, tail=tail)
     os.execvp(argv[0], argv)  # noqa: S606 (argv is built by us; Ctrl-C and pipes are docker's to handle)
+
+
+app.command("build")(cli_images.build)
+app.command("images")(cli_images.images)

@@ -1,7 +1,6 @@
 """The one module that talks to Docker: the Engine through its SDK, Compose and buildx through Docker's CLI."""
 
 import functools
-import os
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -26,7 +25,7 @@ NOT_ALLOWED = "Docker's socket may not be used by this user. Run 'sudo usermod -
 TIMEOUT = 60
 
 
-def _expected(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def expected(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Turn what the Engine refuses, or does not answer, into a TandemError; a bug keeps its traceback."""
 
     @functools.wraps(method)
@@ -114,7 +113,7 @@ class Engine:
         shown = self.run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], check=False)
         return shown.stdout.strip() or None
 
-    @_expected
+    @expected
     def containers(self) -> dict[str, Container]:
         """List the project's containers, running or not, by service."""
         label = f"com.docker.compose.project={self.project}"
@@ -136,12 +135,17 @@ class Engine:
         except NotFound:
             return None  # it went between the list and this look
 
-    @_expected
+    @expected
     def images(self) -> frozenset[str]:
         """List the tags of all images on this machine."""
         return frozenset(tag for image in self.client.api.images() for tag in image.get("RepoTags") or ())
 
-    @_expected
+    @expected
+    def data_folder(self) -> str:
+        """Name the folder where the Engine keeps images; "" when it is another machine's."""
+        return str(self.client.info()["DockerRootDir"]) if self.client.api.base_url.startswith("http+docker://") else ""
+
+    @expected
     def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:
         """Start a container that reserves GPUs and does nothing; None when the Engine can, else its own words."""
         from docker.errors import APIError
@@ -158,7 +162,7 @@ class Engine:
             self.client.api.remove_container(probe, force=True)
         return None
 
-    @_expected
+    @expected
     def stop(self, service: str) -> None:
         """Stop a service's container and return when it is gone from its GPUs; one that is not there is stopped."""
         container = self.container(service)
@@ -166,14 +170,14 @@ class Engine:
             # The container's own stop_grace_period, and some time for the daemon.
             self.client.api.stop(container.name, timeout=30)
 
-    @_expected
+    @expected
     def remove(self, service: str) -> None:
         """Remove a service's containers, running or not; one that is not there is removed."""
         labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
         for entry in self.client.api.containers(all=True, filters={"label": labels}):
             self.client.api.remove_container(entry["Id"], force=True)
 
-    @_expected
+    @expected
     def restarts(self, service: str, policy: "Literal['no', 'unless-stopped']") -> None:
         """Set whether Docker starts a service's container again by itself: "no" or "unless-stopped"."""
         container = self.container(service)
@@ -181,7 +185,7 @@ class Engine:
             wanted: Any = {"Name": policy, "MaximumRetryCount": 0}  # the stubs know neither of these names
             self.client.api.update_container(container.name, restart_policy=wanted)
 
-    @_expected
+    @expected
     def signal(self, service: str, signal: str) -> None:
         """Send a signal to a service's main process."""
         container = self.container(service)
@@ -272,11 +276,3 @@ def _container(details: dict[str, Any]) -> Container:
         oom_killed=state["OOMKilled"],
         restarts_itself=details["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no"),
     )
-
-
-def inherited(settings: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
-    """Lay what Tandem found out (a base image, a folder of wheels) under the shell's own variables.
-
-    Env files are Compose's to read: a value that a file gives must not be exported, or it would beat another file's.
-    """
-    return {**{key: value for key, value in extra.items() if value and not settings.get(key)}, **os.environ}

@@ -10,12 +10,14 @@ from pathlib import Path
 from orchestrator.errors import ConfigError
 from orchestrator.profiles import Profile
 from orchestrator.render.serve import OVERRIDABLE, variable
+from orchestrator.versions import Versions
 
 # Every setting of ours, and what it is when nobody sets it. env/example.env explains them.
 KNOWN = {
     "TANDEM_PORT": "8000",
     "TANDEM_BIND": "127.0.0.1",
     "TANDEM_MODELS": "models",
+    "TANDEM_VLLM": "",
     "TANDEM_BASE_IMAGE": "",
     "TANDEM_DEBIAN_MIRROR": "",
     "TANDEM_PYPI_INDEX": "",
@@ -35,6 +37,8 @@ class Settings:
 
     values: Mapping[str, str]
     env_files: tuple[Path, ...]
+    # The files that were read: those named, or .env.
+    read: tuple[Path, ...] = ()
 
     def get(self, name: str) -> str:
         """Give a setting's value; an empty one counts as not set, as with Compose's `:-`."""
@@ -67,14 +71,15 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> S
     named = tuple(env_files)
     values: dict[str, str] = {}
     problems: list[str] = []
-    for path in named or _unnamed(folder, shell):
+    read = named or tuple(_unnamed(folder, shell))
+    for path in read:
         try:
             values |= _read(path)
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return Settings(values | dict(shell), named)
+    return Settings(values | dict(shell), named, read)
 
 
 def _unnamed(folder: Path, shell: Mapping[str, str]) -> list[Path]:
@@ -125,7 +130,7 @@ def _doubt(line: str) -> str | None:
     return None
 
 
-def problems(settings: Settings, profiles: Iterable[Profile]) -> list[str]:
+def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions) -> list[str]:
     """Say what is wrong with the settings, one line each; unknown TANDEM_ names included."""
     overrides = {variable(profile, key): (profile, key) for profile in profiles for key in OVERRIDABLE}
     found = []
@@ -147,6 +152,9 @@ def problems(settings: Settings, profiles: Iterable[Profile]) -> list[str]:
         found.append(f'TANDEM_MODELS: should be models, for a volume, or a folder that begins with /, got "{models}"')
     if not _is_address(settings.get("TANDEM_BIND")):
         found.append(f'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "{settings.get("TANDEM_BIND")}"')
+    tag, tags = settings.get("TANDEM_VLLM"), versions.by_tag("cuda")
+    if tag and tag not in tags:
+        found.append(f'TANDEM_VLLM: should be one of {", ".join(tags)}, got "{tag}"')
     for name, (profile, key) in overrides.items():
         value = settings.values.get(name)
         fault = _override_fault(profile, key, value) if value else None
