@@ -2,8 +2,8 @@
 # Installs Debian packages during an image build: apt-install.sh [--suite NAME] [--into FOLDER] PACKAGE...
 # --into unpacks the packages and all that they depend on into a folder, and runs none of their scripts: a root file
 # system of a newer suite than the base image's, with nothing else in it.
-# DEBIAN_MIRROR, a build argument, replaces the address that the base image came with. Neither it nor
-# apt's lists stay in the layer: the address of a user's mirror is nobody else's business.
+# The build secret debian-mirror replaces the address that the base image came with. Neither it nor apt's lists stay in
+# the layer: the address of a user's mirror is nobody else's business.
 set -eu
 
 suite='' into=''
@@ -19,7 +19,8 @@ sources=$(mktemp -d)
 trap 'rm -rf "$sources"' EXIT
 own=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
     sed -nE 's/^(URIs: *|deb +(\[[^]]*\] +)?)(https?:\/\/[^ ]*\/debian)\/?( .*)?$/\3/p' | head -n 1)
-mirror=${DEBIAN_MIRROR:-$own}
+mirror=$(cat /run/secrets/debian-mirror 2>/dev/null || true)
+mirror=${mirror:-$own}
 if [ -z "$mirror" ]; then
     echo "apt-install: the base image names no Debian mirror; set TANDEM_DEBIAN_MIRROR in .env" >&2
     exit 1
@@ -39,9 +40,14 @@ cat >"$sources/apt.conf" <<EOF
 Dir::Etc::SourceList "$sources/list";
 Dir::Etc::SourceParts "-";
 Acquire::Retries "3";
+$([ ! -s /run/secrets/ca ] || echo 'Acquire::https::CAInfo "/run/secrets/ca";')
 Binary::apt::APT::Keep-Downloaded-Packages "true";
 APT::Default-Release "${suite:-$release}";
 EOF
+# BuildKit's names for a proxy; apt knows the small ones alone.
+if [ -n "${HTTP_PROXY:-}" ]; then export http_proxy="$HTTP_PROXY"; fi
+if [ -n "${HTTPS_PROXY:-}" ]; then export https_proxy="$HTTPS_PROXY"; fi
+if [ -n "${NO_PROXY:-}" ]; then export no_proxy="$NO_PROXY"; fi
 export APT_CONFIG="$sources/apt.conf" DEBIAN_FRONTEND=noninteractive
 apt-get -q update
 if [ -z "$into" ]; then

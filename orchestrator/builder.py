@@ -1,19 +1,25 @@
-"""Builds the images that a profile needs, with this machine's mirrors, wheels and certificates."""
+"""Builds images, with this machine's mirrors, wheels and certificates."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from orchestrator import base, commands, failures, host
-from orchestrator.addresses import SECRET_IN_URL
-from orchestrator.engine import Engine, inherited
+from orchestrator import base, commands, contents, failures, host
+from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 from orchestrator.project import Project
+from orchestrator.versions import Build
+
+Say = Callable[[str], None]
+# What a change of our own files in an image takes, packages and base image being there, and what the router takes.
+SMALL_GIGABYTES = 1.0
 
 
-def build(project: Project, engine: Engine, services: Iterable[str], say: Callable[[str], None]) -> None:
-    """Build the images of services; say() gets each line of progress.
+def build(project: Project, engine: Engine, images: Iterable[str], say: Say) -> None:
+    """Build images by their names; say() gets each line of progress.
 
-    Raises TandemError with the line that says why.
+    Raises TandemError with the line that says why; an image of that name that was there is there still.
     """
+    wanted = {image: project.build_of(image) for image in images}
+    _check_space(engine, wanted, say)
     settings = project.settings
     mirror = settings.get("TANDEM_DEBIAN_MIRROR") or host.debian_mirror()
     chosen = base.choose(
@@ -35,16 +41,32 @@ def build(project: Project, engine: Engine, services: Iterable[str], say: Callab
         # An empty bundle counts as none; a secret without a file would be an error.
         "TANDEM_CA_BUNDLE": settings.get("TANDEM_CA_BUNDLE") or host.certificates(settings.values) or "/dev/null",
     }
-    for name in ("TANDEM_DEBIAN_MIRROR", "TANDEM_PYPI_INDEX"):
-        if SECRET_IN_URL.search(found[name]):
-            raise TandemError(
-                f"the address that pip or apt has here for {name} holds a password, which would stay in the image.\n"
-                f"  Name one without a password in .env: {name}"
-            )
-    engine.environment = inherited(settings.values, found)
+    before = engine.environment
+    try:
+        for image, of in wanted.items():
+            say(f"building {image}")
+            found_out = found | contents.labels(project.folder, of)
+            engine.environment = _beneath(settings.values, found_out) | before
+            _build(project, engine, of, say)
+    finally:
+        engine.environment = before
+
+
+def _beneath(settings: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what a setting gives: a value of one env file must not be exported, or it would beat another's."""
+    return {name: value for name, value in found.items() if value and not settings.get(name)}
+
+
+def _build(project: Project, engine: Engine, of: Build | None, say: Say) -> None:
+    if of is None:
+        argv = commands.build(project.settings.env_files, ["router"])
+    else:
+        engine.environment["TANDEM_BUILD"] = of.tag
+        # Compose looks for .env beside the file that it is given.
+        argv = commands.build_vllm(project.settings.read, of.variant)
     said: list[str] = []
     code = ""
-    for line in engine.stream(commands.build(settings.env_files, services)):
+    for line in engine.stream(argv):
         if line.startswith("="):
             code = line
         elif line.strip():
@@ -52,3 +74,19 @@ def build(project: Project, engine: Engine, services: Iterable[str], say: Callab
             say(line)
     if code != "=0":
         raise TandemError(f"the build failed: {failures.build_cause(said)}")
+
+
+def _check_space(engine: Engine, wanted: dict[str, Build | None], say: Say) -> None:
+    """Raise TandemError when Docker's data folder has no room for what is to be built."""
+    present = engine.images()
+    needed = sum(of.gigabytes if of and image not in present else SMALL_GIGABYTES for image, of in wanted.items())
+    folder, seen = engine.data_folder()
+    free = host.free_bytes(folder) if seen else None
+    if free is None:
+        say(f"free space: unknown, as Docker's data folder {folder} is not on this machine")
+    elif free < needed * 1e9:
+        raise TandemError(
+            f"{folder}: the build needs {needed:.0f} GB in Docker's data folder, {free / 1e9:.1f} GB are free.\n"
+            "  'docker system df' shows what Docker holds. Old images: python -m orchestrator images --prune;\n"
+            "  what builds keep: docker builder prune"
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator import cli_bundle, cli_doctor
+from orchestrator import cli_bundle, cli_doctor, cli_images, session
 
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
@@ -57,30 +57,13 @@ def _root(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _project(context: typer.Context) -> "Project":
-    from orchestrator import project
-
-    folder = project.find(Path.cwd())
-    return project.load(folder, [path.absolute() for path in context.obj.env_files], os.environ)
-
-
-def _engine(whole: "Project") -> "Engine":
-    from orchestrator.engine import Engine
-
-    return Engine(whole.folder, whole.settings.project, os.environ)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 @app.command()
 def check(context: typer.Context, as_json: Json = False) -> None:
     """Check models.toml and this machine's settings; say everything that is wrong."""
     from orchestrator.errors import ConfigError
 
     try:
-        whole = _project(context)
+        whole = session.project(context)
     except ConfigError as error:
         if not as_json:
             raise
@@ -102,7 +85,7 @@ def render(
     """Write the files that follow from models.toml."""
     from orchestrator import project
 
-    whole = _project(context)
+    whole = session.project(context)
     stale = project.stale(whole.folder, whole.rendered())
     if only_check:
         for file in stale:
@@ -117,24 +100,15 @@ def render(
         print("everything is up to date")
 
 
-def _target(whole: "Project", name: str | None) -> "Profile":
-    from orchestrator import host
-    from orchestrator.errors import TandemError
-    from orchestrator.plan import default_profile
-
-    named = whole.settings.profiles
-    chosen = name or default_profile(whole.profiles, named, 0 if named else host.gpus())
-    if chosen is None:
-        why = f"COMPOSE_PROFILES names {', '.join(named)}" if named else "no profile fits this machine's GPUs"
-        raise TandemError(f"Which profile? {why}; name one of: {', '.join(whole.profiles)}")
-    return whole.profile(chosen)
-
-
 def _plan(whole: "Project", engine: "Engine", target: "Profile") -> "list[Operation]":
     from orchestrator.observe import observe
     from orchestrator.plan import plan
     from orchestrator.render.routes import table
 
+    choice = whole.choice(target)
+    if choice.automatic:
+        session.say(f"vLLM {choice.build.version}: {choice.why}")
+        engine.environment["TANDEM_VLLM"] = choice.build.tag
     digest = table(whole.profiles.values())["digest"]
     return plan(target, observe(whole, engine), whole.images(target), digest)
 
@@ -142,24 +116,16 @@ def _plan(whole: "Project", engine: "Engine", target: "Profile") -> "list[Operat
 @app.command("plan")
 def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show what `up NAME` would do, and why. Does nothing."""
-    whole = _project(context)
-    operations = _plan(whole, _engine(whole), whole.profile(name))
+    whole = session.project(context)
+    operations = _plan(whole, session.engine(whole), whole.profile(name))
     if as_json:
         print(json.dumps([asdict(operation) for operation in operations]))
     else:
         print("\n".join(map(str, operations)) or f"{name} is ready: nothing to do")
 
 
-@app.command()
-def build(context: typer.Context, name: OptionalName = None) -> None:
-    """Build the images that a profile needs."""
-    from orchestrator import builder, project
-
-    whole = _project(context)
-    target = _target(whole, name)
-    project.write(whole.folder, project.stale(whole.folder, whole.rendered()))
-    builder.build(whole, _engine(whole), whole.images(target), _say)
-    print("\n".join(whole.images(target).values()))
+app.command()(cli_images.build)
+app.command()(cli_images.images)
 
 
 @app.command()
@@ -168,24 +134,24 @@ def up(context: typer.Context, name: OptionalName = None, as_json: Json = False)
     from orchestrator import project, report, view
     from orchestrator.executor import Executor
 
-    whole = _project(context)
-    engine = _engine(whole)
+    whole = session.project(context)
+    engine = session.engine(whole)
     executor: Executor | None = None
     try:
-        target = _target(whole, name)
+        target = session.target(whole, name)
         engine.check()
         stale = project.stale(whole.folder, whole.rendered())
         if stale:
-            _say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
+            session.say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
             project.write(whole.folder, stale)
         with closing(view.choose(os.environ.get("TERM"))) as shown:
             executor = Executor(whole, engine, shown)
             executor.run(target, _plan(whole, engine, target))
     except KeyboardInterrupt:
-        _say("interrupted")
+        session.say("interrupted")
         if executor is not None:
             executor.abandon()
-        _say(report.running(engine.containers()))
+        session.say(report.running(engine.containers()))
         raise typer.Exit(130) from None
     print(json.dumps(report.ready_json(whole, target)) if as_json else report.ready(whole, target))
 
@@ -198,11 +164,11 @@ def down(
     """Stop and remove the containers; weights, caches and images stay."""
     from orchestrator import commands, report
 
-    whole = _project(context)
-    engine = _engine(whole)
+    whole = session.project(context)
+    engine = session.engine(whole)
     engine.check()
     files = whole.settings.env_files
-    _say(f"stopping {name or 'everything'}")
+    session.say(f"stopping {name or 'everything'}")
     if name is None:
         engine.run(commands.down(files))
     else:
@@ -218,8 +184,8 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     """Show each profile: its state, GPUs, since when, and the address."""
     from orchestrator import report
 
-    whole = _project(context)
-    containers = _engine(whole).containers()
+    whole = session.project(context)
+    containers = session.engine(whole).containers()
     print(json.dumps(report.status_json(whole, containers), indent=2) if as_json else report.status(whole, containers))
 
 
@@ -234,8 +200,8 @@ def logs(
     from orchestrator import commands
     from orchestrator.errors import TandemError
 
-    whole = _project(context)
-    containers = _engine(whole).containers()
+    whole = session.project(context)
+    containers = session.engine(whole).containers()
     service = name if name in containers else whole.profile(name).name
     # A server that never started has nothing to say; what it waited for has.
     container = next(
@@ -247,4 +213,4 @@ def logs(
     os.execvp(argv[0], argv)  # noqa: S606 (argv is built by us; Ctrl-C and pipes are docker's to handle)
 
 
-app.add_typer(cli_bundle.commands(cli_bundle.Shared(_project, _engine, _target, _say)), name="bundle")
+app.add_typer(cli_bundle.app, name="bundle")

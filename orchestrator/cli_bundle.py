@@ -2,18 +2,17 @@
 
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from orchestrator import session
 
 if TYPE_CHECKING:
     from orchestrator.bundle.load import Loaded
     from orchestrator.bundle.save import Saved
-    from orchestrator.engine import Engine
-    from orchestrator.profiles import Profile
     from orchestrator.project import Project
     from orchestrator.storage import Storage
 
@@ -25,55 +24,43 @@ Weights = Annotated[bool, typer.Option("--weights", help="The models' weights to
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-class Shared(NamedTuple):
-    """What these commands share with all others."""
-
-    project: "Callable[[typer.Context], Project]"
-    engine: "Callable[[Project], Engine]"
-    target: "Callable[[Project, str | None], Profile]"
-    say: Callable[[str], None]
-
-    def storage(self, whole: "Project") -> "Storage":
-        """Docker's images and weights."""
-        from orchestrator.storage import Storage
-
-        return Storage(self.engine(whole), whole.settings.get("TANDEM_MODELS"))
+app = typer.Typer(help="Carry everything to a machine with no network, in a folder.", no_args_is_help=True)
 
 
-def commands(shared: Shared) -> typer.Typer:
-    """Make the group of commands."""
-    app = typer.Typer(help="Carry everything to a machine with no network, in a folder.", no_args_is_help=True)
+def _storage(whole: "Project") -> "Storage":
+    """Docker's images and weights."""
+    from orchestrator.storage import Storage
 
-    @app.command()
-    def save(
-        context: typer.Context, folder: Folder, names: Names = None, weights: Weights = False, as_json: Json = False
-    ) -> None:
-        """Write everything that profiles need to DIR.
-
-        One that was interrupted goes on from where it was.
-        """
-        _save(shared, shared.project(context), folder, names or [], with_weights=weights, as_json=as_json)
-
-    @app.command()
-    def load(context: typer.Context, folder: Folder, as_json: Json = False) -> None:
-        """Check all of DIR, then load what is not here yet."""
-        _load(shared, shared.project(context), folder, as_json=as_json)
-
-    return app
+    return Storage(session.engine(whole), whole.settings.get("TANDEM_MODELS"))
 
 
-def _save(
-    shared: Shared, whole: "Project", folder: Path, names: list[str], *, with_weights: bool, as_json: bool
+@app.command()
+def save(
+    context: typer.Context, folder: Folder, names: Names = None, weights: Weights = False, as_json: Json = False
 ) -> None:
+    """Write everything that profiles need to DIR.
+
+    One that was interrupted goes on from where it was.
+    """
+    _save(session.project(context), folder, names or [], with_weights=weights, as_json=as_json)
+
+
+@app.command()
+def load(context: typer.Context, folder: Folder, as_json: Json = False) -> None:
+    """Check all of DIR, then load what is not here yet."""
+    _load(session.project(context), folder, as_json=as_json)
+
+
+def _save(whole: "Project", folder: Path, names: list[str], *, with_weights: bool, as_json: bool) -> None:
     from orchestrator.bundle.save import Saver
 
-    targets = [shared.target(whole, name) for name in dict.fromkeys(names)] or [shared.target(whole, None)]
+    targets = [session.target(whole, name) for name in dict.fromkeys(names)] or [session.target(whole, None)]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        saver = Saver(whole, shared.storage(whole), folder.absolute(), say=shared.say, clock=time.monotonic, now=now)
+        saver = Saver(whole, _storage(whole), folder.absolute(), say=session.say, clock=time.monotonic, now=now)
         saved = saver.run(list({target.name: target for target in targets}.values()), with_weights=with_weights)
     except KeyboardInterrupt:
-        shared.say("interrupted; what is finished stays, and the same command goes on from there")
+        session.say("interrupted; what is finished stays, and the same command goes on from there")
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(saved._asdict(), indent=2))
@@ -95,14 +82,14 @@ def _saved(saved: "Saved") -> str:
     return "\n".join(lines)
 
 
-def _load(shared: Shared, whole: "Project", folder: Path, *, as_json: bool) -> None:
+def _load(whole: "Project", folder: Path, *, as_json: bool) -> None:
     from orchestrator.bundle.load import Loader
 
     try:
-        loader = Loader(whole, shared.storage(whole), folder.absolute(), say=shared.say, clock=time.monotonic)
+        loader = Loader(whole, _storage(whole), folder.absolute(), say=session.say, clock=time.monotonic)
         loaded = loader.run()
     except KeyboardInterrupt:
-        shared.say("interrupted; what was loaded is whole and stays, and the same command goes on from there")
+        session.say("interrupted; what was loaded is whole and stays, and the same command goes on from there")
         raise typer.Exit(130) from None
     print(json.dumps(loaded._asdict(), indent=2) if as_json else _loaded(loaded))
 

@@ -93,12 +93,12 @@ def _pulled(whole: "Project") -> str:
 
 def _pins(whole: "Project") -> dict[str, str]:
     from orchestrator import network
+    from orchestrator.contents import requirements
     from orchestrator.project import text_of
 
-    files = {f"{p.vllm}-{whole.versions.builds[p.vllm][p.image]}.txt" for p in whole.profiles.values()}
     found: dict[str, str] = {}
-    for file in sorted(files):
-        found |= network.pins(text_of(whole.folder / "docker/vllm/requirements" / file))
+    for path in sorted({requirements(whole.folder, whole.choice(p).build) for p in whole.profiles.values()}):
+        found |= network.pins(text_of(path))
     return found
 
 

@@ -20,6 +20,11 @@ def build(env_files: Iterable[Path], services: Iterable[str]) -> list[str]:
     return [*_compose(env_files, EVERY_PROFILE), "--progress", "plain", "build", *services]
 
 
+def build_vllm(env_files: Iterable[Path], variant: str) -> list[str]:
+    """Build the image of vLLM that TANDEM_BUILD names, whatever the profiles want, a line of progress at a time."""
+    return [*_compose(env_files), "-f", "docker/vllm/image.yaml", "--progress", "plain", "build", variant]
+
+
 def up(env_files: Iterable[Path], profile: str, services: Iterable[str]) -> list[str]:
     """Create and start services of one profile; images are built before, so that a missing one is an error here."""
     return [

@@ -29,7 +29,7 @@ def load(text: str, versions: Versions, *, where: str = "models.toml") -> dict[s
     profiles = {}
     for name, table in tables.items():
         if isinstance(table, dict):
-            profile, doubtful = _profile(name, defaults, table, versions, wrong)
+            profile, doubtful = _profile(name, defaults, table, wrong)
             found = [fault for fault in faults(profile, versions) if not fault.keys & doubtful]
             problems += [Problem(_origin(fault, name, table), fault.fact) for fault in found]
             if not {"served_model_name", "aliases"} & doubtful:
@@ -40,16 +40,14 @@ def load(text: str, versions: Versions, *, where: str = "models.toml") -> dict[s
     return profiles
 
 
-def _profile(
-    name: str, defaults: Table, table: Table, versions: Versions, wrong: set[Path]
-) -> tuple[Profile, frozenset[str]]:
+def _profile(name: str, defaults: Table, table: Table, wrong: set[Path]) -> tuple[Profile, frozenset[str]]:
     """Fill in the defaults, leaving out what is known to be wrong; name the keys that are in doubt because of it."""
     of_defaults = {str(path[1]) for path in wrong if path[0] == "defaults" and len(path) > 1}
     of_table = {str(path[2]) for path in wrong if path[:2] == ("models", name) and len(path) > 2}
     below = {key: value for key, value in defaults.items() if key not in of_defaults}
     above = {key: value for key, value in table.items() if key not in of_table}
     # "org/name" stands for a model that is missing or wrong; no rule about it is heard then.
-    merged = {"model": "org/name", "served_model_name": name, "vllm": versions.default, **below, **above}
+    merged = {"model": "org/name", "served_model_name": name, **below, **above}
     for key in ("args", "env"):
         merged[key] = {**below.get(key, {}), **above.get(key, {})}
     return Profile(name=name, **merged), frozenset((of_defaults - set(table)) | of_table)

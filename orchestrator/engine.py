@@ -1,7 +1,6 @@
 """The one module that talks to Docker: the Engine through its SDK, Compose and buildx through Docker's CLI."""
 
 import functools
-import os
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -143,6 +142,14 @@ class Engine:
         return frozenset(tag for image in self.client.api.images() for tag in image.get("RepoTags") or ())
 
     @expected
+    def data_folder(self) -> tuple[Path, bool]:
+        """Name the folder where Docker keeps everything, and say whether it can be seen from here."""
+        api = self.client.api
+        folder = Path(api.info()["DockerRootDir"])
+        # The same path on another machine, or in a virtual one, is another disk.
+        return folder, str(api.base_url) == "http+docker://localhost" and folder.is_dir()
+
+    @expected
     def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:
         """Start a container that reserves GPUs and does nothing; None when the Engine can, else its own words."""
         from docker.errors import APIError
@@ -273,11 +280,3 @@ def _container(details: dict[str, Any]) -> Container:
         oom_killed=state["OOMKilled"],
         restarts_itself=details["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no"),
     )
-
-
-def inherited(settings: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
-    """Lay what Tandem found out (a base image, a folder of wheels) under the shell's own variables.
-
-    Env files are Compose's to read: a value that a file gives must not be exported, or it would beat another file's.
-    """
-    return {**{key: value for key, value in extra.items() if value and not settings.get(key)}, **os.environ}

@@ -60,7 +60,7 @@ class Executor:
                 case "render":
                     self._render(operation.subject)
                 case "build":
-                    self._build(target, operation.subject)
+                    self._build(operation.subject)
                 case "check":
                     self._check(target)
                 case "pull":
@@ -91,10 +91,9 @@ class Executor:
         files = [file for file in project.stale(self.project.folder, self.project.rendered()) if file.path == path]
         project.write(self.project.folder, files)
 
-    def _build(self, target: Profile, tag: str) -> None:
+    def _build(self, tag: str) -> None:
         self.view.phase("image", f"building {tag}")
-        services = [service for service, wanted in self.project.images(target).items() if wanted == tag]
-        self._builds(self.project, self.engine, services, lambda line: self.view.phase("image", line))
+        self._builds(self.project, self.engine, [tag], lambda line: self.view.phase("image", line))
 
     def _check(self, target: Profile) -> None:
         refusal = self.engine.gpu_refusal(self.project.images(target)["router"], target.gpus)

@@ -17,16 +17,43 @@ _MIRROR = re.compile(r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)?(https?://\S*/debian)
 _DEFAULT = re.compile(r'^DEF_MIRROR="(https?://[^"]+)"', re.MULTILINE)
 
 
-def gpus() -> int:
-    """Count the NVIDIA GPUs that the driver shows; 0 when there is none."""
+def commit(folder: Path) -> str:
+    """Name the commit that a folder is at, with -dirty when it holds changes; "" where there is no repository."""
+    argv = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Say how many bytes a folder's file system has for others; None when the folder is not on this machine."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _smi(*arguments: str) -> str:
     program = next((found for name in NVIDIA_SMI if (found := shutil.which(name))), None)
     if program is None:
-        return 0
+        return ""
     try:
-        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return len(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE))
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def gpus() -> int:
+    """Count the NVIDIA GPUs that the driver shows; 0 when there is none."""
+    return len(re.findall(r"^GPU \d+:", _smi("-L"), re.MULTILINE))
+
+
+def driver() -> str:
+    """Ask for the NVIDIA driver's version, such as 580.95.05 (under WSL2 that of Windows); "" where there is none."""
+    said = re.match(r"\s*(\d+(?:\.\d+)*)", _smi("--query-gpu=driver_version", "--format=csv,noheader"))
+    return said[1] if said else ""
 
 
 def debian_mirror(root: Path = Path("/etc/apt")) -> str:

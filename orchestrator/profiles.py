@@ -44,7 +44,9 @@ class Options(BaseModel):
         None, description="Reads a model's tool calls, such as hermes; turns automatic tool choice on."
     )
     image: Image = Field("cuda", description="Image variant: cuda for NVIDIA GPUs, cpu for a machine with none.")
-    vllm: str | None = Field(None, description="Version of vLLM; the default is in docker/vllm/versions.toml.")
+    vllm: str | None = Field(
+        None, description="Version of vLLM, of docker/vllm/versions.toml; by default the newest that the driver runs."
+    )
     ready_timeout: Annotated[int, Field(ge=1)] = Field(900, description="Seconds a start may take until ready.")
     shm_size: Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmg]b?$")] = Field(
         "8gb", description="Shared memory of the container, such as 8gb; NCCL and vLLM's workers talk through it."
@@ -83,7 +85,6 @@ class Profile(Entry):
     """A model profile with its defaults filled in; one that exists is valid."""
 
     name: str
-    vllm: str
     served_model_name: str
 
     @property

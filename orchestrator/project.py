@@ -1,15 +1,16 @@
 """The project's folder: reads models.toml, settings and what is rendered; the one writer of rendered files."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import config, render, settings, versions
+from orchestrator import config, host, render, settings, versions
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.profiles import Profile
 from orchestrator.settings import Settings
-from orchestrator.versions import Versions
+from orchestrator.versions import Build, Choice, Versions
 
 ROUTER_IMAGE = "tandem/router:0.1.0"
 
@@ -22,6 +23,8 @@ class Project:
     profiles: dict[str, Profile]
     versions: Versions
     settings: Settings
+    # Asks for the version of the NVIDIA driver, "" where there is none; only when a choice depends on it.
+    driver: Callable[[], str] = lambda: ""
 
     def profile(self, name: str) -> Profile:
         """Find a profile by its name or by a name that clients send. Raises TandemError with those there are."""
@@ -32,7 +35,19 @@ class Project:
 
     def images(self, profile: Profile) -> dict[str, str]:
         """Name the image of each service that a profile's start needs."""
-        return {"router": ROUTER_IMAGE, profile.name: self.versions.tag(profile.vllm, profile.image)}
+        return {"router": ROUTER_IMAGE, profile.name: self.choice(profile).build.image}
+
+    def build_of(self, image: str) -> Build | None:
+        """Say which build of vLLM an image is; None for the router's."""
+        if image == ROUTER_IMAGE:
+            return None
+        return next(b for found in self.versions.builds.values() for b in found.values() if b.image == image)
+
+    def choice(self, profile: Profile) -> Choice:
+        """Choose the build of vLLM for a profile. Raises TandemError when this machine's driver cannot run it."""
+        driver = self.driver() if profile.image == "cuda" else ""
+        tag = self.settings.get("TANDEM_VLLM")
+        return self.versions.choose(profile.image, pinned=profile.vllm, tag=tag, driver=driver)
 
     def rendered(self) -> list[render.File]:
         """Render what models.toml says, in memory."""
@@ -61,7 +76,7 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
         found = config.load(text_of(folder / "models.toml"), known)
     except ConfigError as error:
         faults += error.problems
-    faults += settings.problems(in_force, found.values())
+    faults += settings.problems(in_force, found.values(), known)
     faults += [
         f"models.toml: models.{profile.name}.model: the folder {folder / profile.model} holds no config.json"
         for profile in found.values()
@@ -74,7 +89,7 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
     ]
     if faults:
         raise ConfigError(faults)
-    return Project(folder, found, known, in_force)
+    return Project(folder, found, known, in_force, functools.cache(host.driver))
 
 
 def text_of(path: Path) -> str:

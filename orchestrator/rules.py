@@ -85,6 +85,8 @@ def _served_names(profile: Profile) -> Iterator[Fault]:
 
 
 def _image(profile: Profile, versions: Versions) -> Iterator[Fault]:
+    if profile.vllm is None:
+        return
     if profile.vllm not in versions.builds:
         yield Fault(("vllm",), f"should be one of {', '.join(versions.builds)}, got {show(profile.vllm)}")
     elif profile.image not in versions.builds[profile.vllm]:

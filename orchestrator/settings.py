@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +11,7 @@ from orchestrator.addresses import MIRRORS, PROXIES, fault_of_address, here
 from orchestrator.errors import ConfigError
 from orchestrator.profiles import Profile
 from orchestrator.render.serve import OVERRIDABLE, variable
+from orchestrator.versions import Versions
 
 # Every setting of ours, and what it is when nobody sets it. env/example.env explains them.
 KNOWN = {
@@ -18,6 +19,7 @@ KNOWN = {
     "TANDEM_BIND": "127.0.0.1",
     "TANDEM_MODELS": "models",
     "TANDEM_REGISTRY": "",
+    "TANDEM_VLLM": "",
     "TANDEM_BASE_IMAGE": "",
     "TANDEM_DEBIAN_MIRROR": "",
     "TANDEM_PYPI_INDEX": "",
@@ -36,6 +38,8 @@ class Settings:
 
     values: Mapping[str, str]
     env_files: tuple[Path, ...]
+    # The files that were read: those named, or .env.
+    read: tuple[Path, ...] = field(default=(), compare=False)
 
     def get(self, name: str) -> str:
         """Give a setting's value; an empty one counts as not set, as with Compose's `:-`."""
@@ -74,14 +78,15 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> S
     named = tuple(env_files)
     values: dict[str, str] = {}
     problems: list[str] = []
-    for path in named or _unnamed(folder, shell):
+    read = named or tuple(_unnamed(folder, shell))
+    for path in read:
         try:
             values |= _read(path)
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return Settings(values | dict(shell), named)
+    return Settings(values | dict(shell), named, read)
 
 
 def _unnamed(folder: Path, shell: Mapping[str, str]) -> list[Path]:
@@ -132,7 +137,7 @@ def _doubt(line: str) -> str | None:
     return None
 
 
-def problems(settings: Settings, profiles: Iterable[Profile]) -> list[str]:
+def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions) -> list[str]:
     """Say what is wrong with the settings, one line each; unknown TANDEM_ names included."""
     overrides = {variable(profile, key): (profile, key) for profile in profiles for key in OVERRIDABLE}
     found = []
@@ -153,6 +158,9 @@ def problems(settings: Settings, profiles: Iterable[Profile]) -> list[str]:
         found.append(f'TANDEM_MODELS: should be models, for a volume, or a folder that begins with /, got "{models}"')
     if not _is_address(settings.get("TANDEM_BIND")):
         found.append(f'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "{settings.get("TANDEM_BIND")}"')
+    tag, tags = settings.get("TANDEM_VLLM"), versions.by_tag("cuda")
+    if tag and tag not in tags:
+        found.append(f'TANDEM_VLLM: should be one of {", ".join(tags)}, got "{tag}"')
     for name, (profile, key) in overrides.items():
         value = settings.values.get(name)
         fault = _override_fault(profile, key, value) if value else None

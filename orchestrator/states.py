@@ -66,3 +66,23 @@ class Observed:
         container = self.containers.get(service)
         wanted = (self.wanted_hashes or {}).get(service)
         return container is not None and (wanted is None or container.config_hash == wanted)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of ours on this machine, by one name; "" for a name that a newer image took over.
+
+    size is in bytes, created in Unix seconds; used_by are the names of the containers made from it.
+    """
+
+    ident: str
+    name: str
+    size: int
+    created: int
+    labels: dict[str, str]
+    used_by: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> str:
+        """The digest of what it was made from; "" when Compose alone built it."""
+        return self.labels.get("tandem.inputs", "")

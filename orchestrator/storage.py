@@ -52,13 +52,9 @@ class Storage:
         listed = self._engine.client.api.images()
         return {tag: Stored(entry["Id"], entry["Size"]) for entry in listed for tag in entry.get("RepoTags") or ()}
 
-    @expected
     def root(self) -> tuple[Path, bool]:
         """Name the folder where Docker keeps everything, and say whether it can be seen from here."""
-        api = self._engine.client.api
-        folder = Path(api.info()["DockerRootDir"])
-        # The same path on another machine, or in a virtual one, is another disk.
-        return folder, str(api.base_url) == "http+docker://localhost" and folder.is_dir()
+        return self._engine.data_folder()
 
     @expected
     def has_weights(self) -> bool:

@@ -6,15 +6,36 @@ from orchestrator.problems import quoted
 from orchestrator.profiles import Profile
 from orchestrator.render.file import NOTICE, File
 from orchestrator.render.serve import OVERRIDABLE, folder, serve, variable
-from orchestrator.versions import Versions
+from orchestrator.versions import REPOSITORY, Versions
 
 BASE = "docker/vllm/service.yaml"
 
 
 def compose(profiles: Iterable[Profile], versions: Versions) -> File:
     """Render the services of all profiles."""
-    services = "\n".join(_service(profile, versions) for profile in profiles)
-    return File("compose.models.yaml", f"# {NOTICE}\n# compose.yaml includes it.\nservices:\n{services}")
+    listed = list(profiles)
+    services = "\n".join(_service(profile, versions) for profile in listed)
+    caches = {_cache(profile, versions): _tag(profile, versions) for profile in listed}
+    volumes = "".join(
+        f'  {_quote(cache)}:\n    name: "${{COMPOSE_PROJECT_NAME}}_cache-{tag}"\n' for cache, tag in caches.items()
+    )
+    text = f"# {NOTICE}\n# compose.yaml includes it.\nservices:\n{services}"
+    # Kernels that a server compiled are of use to the same version of vLLM alone.
+    return File("compose.models.yaml", f"{text}\nvolumes:\n{volumes}")
+
+
+def _tag(profile: Profile, versions: Versions) -> str:
+    """The tag of a profile's image; one that nothing pins is this machine's to choose."""
+    if profile.vllm is not None:
+        return versions.find(profile.vllm, profile.image).tag
+    usual = versions.usual(profile.image).tag
+    return f"${{TANDEM_VLLM:-{usual}}}" if profile.image == "cuda" else usual
+
+
+def _cache(profile: Profile, versions: Versions) -> str:
+    """The key of the volume that holds the kernels which a profile's server compiled."""
+    chosen_here = profile.vllm is None and profile.image == "cuda"
+    return "cache" if chosen_here else f"cache-{_tag(profile, versions)}"
 
 
 def _quote(text: str) -> str:
@@ -42,8 +63,8 @@ def environment(profile: Profile) -> dict[str, str]:
 
 
 def _service(profile: Profile, versions: Versions) -> str:
-    image = _quote(versions.tag(profile.vllm, profile.image))
-    build = f"    image: {image}\n    build:\n      args:\n        VLLM_VERSION: {_quote(profile.vllm)}\n"
+    tag = _tag(profile, versions)
+    build = f'    image: "{REPOSITORY}:{tag}"\n    build:\n      args:\n        VLLM_BUILD: "{tag}"\n'
     text = f"  {_quote(profile.name)}:\n    extends:\n      file: {BASE}\n      service: {profile.image}\n"
     text += f"    profiles: [{_quote(profile.name)}]\n"
     # Compose's name for the project, then the profile's: two checkouts on one machine stay apart.
@@ -57,6 +78,7 @@ def _service(profile: Profile, versions: Versions) -> str:
             + "\n"
         )
     text += _labels(profile) + _health(profile)
+    text += f"    volumes:\n      - {_quote(_cache(profile, versions) + ':/cache')}\n"
     if profile.local:
         text += _mount(profile)
     if profile.gpus:
@@ -83,7 +105,7 @@ def _health(profile: Profile) -> str:
 def _mount(profile: Profile) -> str:
     # A folder that is not there fails the start; Docker would otherwise make an empty one.
     return (
-        f"    volumes:\n      - type: bind\n        source: {_quote(profile.model)}\n"
+        f"      - type: bind\n        source: {_quote(profile.model)}\n"
         f"        target: {_quote(folder(profile))}\n        read_only: true\n"
         "        bind: {create_host_path: false}\n"
     )
@@ -100,6 +122,6 @@ def _devices(profile: Profile) -> str:
 def _pull(profile: Profile, build: str) -> str:
     return (
         f"\n  pull-{profile.name}:\n    extends:\n      file: {BASE}\n      service: pull\n"
-        f"    profiles: [{_quote(profile.name)}]\n{build}      target: {profile.image}\n"
+        f"    profiles: [{_quote(profile.name)}]\n{build}        VARIANT: {profile.image}\n"
         f"    command: [{_quote(profile.model)}, {_quote(profile.revision)}]\n"
     )

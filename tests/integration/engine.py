@@ -213,7 +213,7 @@ class Inside(Checkout):
 def server_image() -> str:
     """Name the image of a GPU profile's server."""
     known = versions.load((ROOT / "docker/vllm/versions.toml").read_text())
-    return known.tag(known.default, "cuda")
+    return known.usual("cuda").image
 
 
 @pytest.fixture(scope="session")
@@ -223,9 +223,10 @@ def standin_image() -> str:
         chosen = base.choose(engine, "", host.debian_mirror(), print)
     mirror = host.debian_mirror() if chosen.image == base.OWN_IMAGE else ""
     argv = ["docker", "buildx", "build", "--quiet", "--load", "--tag", STANDIN_IMAGE]
-    argv += ["--build-arg", f"BASE_IMAGE={chosen.image}", "--build-arg", f"DEBIAN_MIRROR={mirror}"]
+    argv += ["--build-arg", f"BASE_IMAGE={chosen.image}", "--secret", "id=debian-mirror,env=TANDEM_DEBIAN_MIRROR"]
     argv += ["--build-context", f"standins={STANDINS}", "--file", str(STANDINS / "Dockerfile"), str(ROOT / "docker")]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "TANDEM_DEBIAN_MIRROR": mirror}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return STANDIN_IMAGE
 

@@ -75,7 +75,7 @@ def test_a_profile_of_any_name_is_a_service_of_this_name(name: str) -> None:
 
 def test_a_folder_of_any_name_is_mounted() -> None:
     found = profile(model='./my models/$HOME/"千问": it\'s')
-    assert services(found)["qwen-14b"]["volumes"] == [
+    assert services(found)["qwen-14b"]["volumes"][1:] == [
         {
             "type": "bind",
             "source": './my models/$HOME/"千问": it\'s',
@@ -119,7 +119,7 @@ def test_a_model_of_a_hub_is_pulled_before_its_server_starts() -> None:
         "extends": {"file": "docker/vllm/service.yaml", "service": "pull"},
         "profiles": ["qwen-14b"],
         "image": "tandem/vllm:0.32.0-cu130",
-        "build": {"args": {"VLLM_VERSION": "0.32.0"}, "target": "cuda"},
+        "build": {"args": {"VLLM_BUILD": "0.32.0-cu130", "VARIANT": "cuda"}},
         "command": ["Qwen/Qwen2.5-14B-Instruct", "v1.0"],
     }
 
@@ -131,9 +131,36 @@ def test_nothing_is_pulled_for_a_folder_or_for_a_server_that_fetches_by_id(said:
     assert "depends_on" not in seen["qwen-14b"]
 
 
-def test_only_a_folder_is_mounted() -> None:
-    assert "volumes" not in services(profile())["qwen-14b"]
-    assert "volumes" not in services(profile(pull=False))["qwen-14b"]
+def test_only_a_folder_is_mounted_besides_the_kernels() -> None:
+    assert services(profile())["qwen-14b"]["volumes"] == ["cache:/cache"]
+    assert services(profile(pull=False))["qwen-14b"]["volumes"] == ["cache:/cache"]
+
+
+def test_a_version_that_nothing_pins_is_this_machines_to_choose() -> None:
+    free, pinned = profile(), profile(name="old", vllm="0.7.3")
+    cpu = profile(name="demo", gpus=[], image="cpu", model="./demo")
+    seen = services(free, pinned, cpu, TANDEM_VLLM="0.19.1-cu128")
+    images = {name: service["image"] for name, service in seen.items() if not name.startswith("pull-")}
+    assert images == {
+        "qwen-14b": "tandem/vllm:0.19.1-cu128",
+        "old": "tandem/vllm:0.7.3-cu124",
+        "demo": "tandem/vllm:0.32.0-cpu",
+    }
+    assert seen["pull-qwen-14b"]["image"] == seen["qwen-14b"]["image"]
+    assert seen["qwen-14b"]["build"]["args"]["VLLM_BUILD"] == "0.19.1-cu128"
+
+
+def test_each_version_keeps_its_kernels_in_a_volume_of_its_own() -> None:
+    listed = [profile(), profile(name="other"), profile(name="old", vllm="0.7.3")]
+    text = compose(listed, VERSIONS).text
+    volumes = yaml.safe_load(text)["volumes"]
+    assert volumes == {
+        "cache": {"name": "${COMPOSE_PROJECT_NAME}_cache-${TANDEM_VLLM:-0.32.0-cu130}"},
+        "cache-0.7.3-cu124": {"name": "${COMPOSE_PROJECT_NAME}_cache-0.7.3-cu124"},
+    }
+    mounts = {name: service.get("volumes") for name, service in yaml.safe_load(text)["services"].items()}
+    assert mounts["qwen-14b"] == mounts["other"] == ["cache:/cache"]
+    assert mounts["old"] == ["cache-0.7.3-cu124:/cache"]
 
 
 def test_a_profile_for_gpus_reserves_them_by_id_and_one_for_a_cpu_reserves_none() -> None:

@@ -58,7 +58,7 @@ def test_an_entry_that_says_the_least_gets_every_default() -> None:
         "reasoning_parser": None,
         "tool_call_parser": None,
         "image": "cuda",
-        "vllm": "0.32.0",
+        "vllm": None,
         "ready_timeout": 900,
         "shm_size": "8gb",
         "pull": True,

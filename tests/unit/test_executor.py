@@ -105,9 +105,9 @@ class Stage:
         self.did.append(f"ask {model} at {address}")
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
-    def build(self, whole: object, engine: object, services: Iterable[str], say: object) -> None:
+    def build(self, whole: object, engine: object, images: Iterable[str], say: object) -> None:
         assert (whole, engine) == (self.executor.project, self.engine)
-        self.did.append(f"build {' '.join(services)}")
+        self.did.append(f"build {' '.join(images)}")
         say("#5 DONE")
 
     def run(self, *steps: tuple[Kind, str]) -> None:
@@ -138,10 +138,10 @@ def test_operations_are_done_one_after_another_in_their_order(stage: Stage) -> N
         ("wait", "qwen-14b"),
     )
     assert stage.did == [
-        "build router",
+        "build tandem/router:0.1.0",
         f"{UP} router",
         "reserve [0, 1] with tandem/router:0.1.0",
-        "build qwen-14b",
+        "build tandem/vllm:0.32.0-cu130",
         PULL,
         "stop deepseek-14b",
         f"{UP} qwen-14b",

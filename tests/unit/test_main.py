@@ -11,7 +11,10 @@ import pytest
 from tests.unit.values import ROOT
 
 MODELS = '[models.demo]\nmodel = "./demo"\nimage = "cpu"\n'
-VERSIONS = 'default = "0.32.0"\n[builds."0.32.0"]\ncuda = "cu130"\ncpu = "cpu"\n'
+VERSIONS = (
+    'default = "0.32.0"\n[versions."0.32.0"]\npython = "3.11"\npackages = []\n'
+    'cuda = { build = "cu130", driver = 580, gigabytes = 20 }\ncpu = { build = "cpu", gigabytes = 7 }\n'
+)
 
 
 def run(folder: Path, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -204,6 +207,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "render",
         "plan",
         "build",
+        "images",
         "up",
         "down",
         "status",

@@ -10,7 +10,10 @@ from orchestrator.render import NOTICE, File
 from tests.unit.values import profile
 from tests.unit.values import project as whole
 
-VERSIONS = 'default = "0.32.0"\n[builds."0.32.0"]\ncuda = "cu130"\ncpu = "cpu"\n'
+VERSIONS = (
+    'default = "0.32.0"\n[versions."0.32.0"]\npython = "3.11"\npackages = []\n'
+    'cuda = { build = "cu130", driver = 580, gigabytes = 20 }\ncpu = { build = "cpu", gigabytes = 7 }\n'
+)
 MODELS = '[models.a]\nmodel = "org/a"\ngpus = [0]\n[models.demo]\nmodel = "./demo"\nimage = "cpu"\n'
 
 

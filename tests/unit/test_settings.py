@@ -8,7 +8,7 @@ import pytest
 from orchestrator import settings
 from orchestrator.errors import ConfigError
 from orchestrator.settings import KNOWN, Settings
-from tests.unit.values import ROOT, profile
+from tests.unit.values import ROOT, VERSIONS, profile
 
 DOLLAR = "holds a $, which readers of env files take differently; write the value out, or in single quotes"
 BACKSLASH = "holds a backslash in single quotes; use none"
@@ -169,6 +169,7 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_BIND": "127.0.0.1",
         "TANDEM_MODELS": "models",
         "TANDEM_REGISTRY": "",
+        "TANDEM_VLLM": "",
         "TANDEM_BASE_IMAGE": "",
         "TANDEM_DEBIAN_MIRROR": "",
         "TANDEM_PYPI_INDEX": "",
@@ -243,8 +244,8 @@ FITTING = {
 
 def test_settings_that_fit_have_no_problems() -> None:
     found = profile(max_model_len=16384, gpu_memory_utilization=0.9)
-    assert settings.problems(of(**FITTING), [found]) == []
-    assert settings.problems(of(), [found]) == []
+    assert settings.problems(of(**FITTING), [found], VERSIONS) == []
+    assert settings.problems(of(), [found], VERSIONS) == []
 
 
 @pytest.mark.parametrize(
@@ -256,8 +257,8 @@ def test_settings_that_fit_have_no_problems() -> None:
             {"TANDEM_XYZZY_QQ": "1"},
             [
                 "TANDEM_XYZZY_QQ: unknown setting; there are: TANDEM_PORT, TANDEM_BIND, TANDEM_MODELS,"
-                " TANDEM_REGISTRY, TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX, TANDEM_WHEELS,"
-                " TANDEM_CA_BUNDLE"
+                " TANDEM_REGISTRY, TANDEM_VLLM, TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX,"
+                " TANDEM_WHEELS, TANDEM_CA_BUNDLE"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
@@ -327,7 +328,7 @@ def test_settings_that_fit_have_no_problems() -> None:
 )
 def test_each_problem_is_a_name_and_a_fact(values: dict[str, str], lines: list[str]) -> None:
     found = profile(max_model_len=16384, gpu_memory_utilization=0.9)
-    assert settings.problems(of(**values), [found]) == lines
+    assert settings.problems(of(**values), [found], VERSIONS) == lines
 
 
 def test_programs_on_this_machine_get_the_proxies_as_they_reach_them() -> None:
@@ -336,44 +337,44 @@ def test_programs_on_this_machine_get_the_proxies_as_they_reach_them() -> None:
 
 
 def test_a_password_is_never_repeated() -> None:
-    said = settings.problems(of(TANDEM_PYPI_INDEX="https://me:secret@mirror.example.org/simple"), [])
+    said = settings.problems(of(TANDEM_PYPI_INDEX="https://me:secret@mirror.example.org/simple"), [], VERSIONS)
     assert [line for line in said if "secret" in line] == []
     assert len(said) == 1
 
 
 @pytest.mark.parametrize("port", ["1", "80", "8000", "65535"])
 def test_every_port_that_there_is_may_be_taken(port: str) -> None:
-    assert settings.problems(of(TANDEM_PORT=port), []) == []
+    assert settings.problems(of(TANDEM_PORT=port), [], VERSIONS) == []
 
 
 @pytest.mark.parametrize("value", ["1", "1.0", "0.5", ".5", "0.05"])
 def test_every_spelling_of_a_share_that_vllm_takes_is_taken(value: str) -> None:
     found = profile(gpu_memory_utilization=0.9)
-    assert settings.problems(of(QWEN_14B_GPU_MEMORY_UTILIZATION=value), [found]) == []
+    assert settings.problems(of(QWEN_14B_GPU_MEMORY_UTILIZATION=value), [found], VERSIONS) == []
 
 
 def test_a_profile_whose_name_begins_with_tandem_may_be_overridden_like_any_other() -> None:
     found = profile(name="tandem-mini", max_model_len=16384)
-    assert settings.problems(of(TANDEM_MINI_MAX_MODEL_LEN="8192"), [found]) == []
+    assert settings.problems(of(TANDEM_MINI_MAX_MODEL_LEN="8192"), [found], VERSIONS) == []
 
 
 def test_an_override_of_what_models_toml_does_not_set_is_refused_because_nothing_would_read_it() -> None:
-    assert settings.problems(of(QWEN_14B_GPU_MEMORY_UTILIZATION="0.5"), [profile()]) == [
+    assert settings.problems(of(QWEN_14B_GPU_MEMORY_UTILIZATION="0.5"), [profile()], VERSIONS) == [
         "QWEN_14B_GPU_MEMORY_UTILIZATION: overrides gpu_memory_utilization, which models.qwen-14b does not set"
     ]
 
 
 @pytest.mark.parametrize("value", ["./weights", "weights", "~/weights", "C:/weights"])
 def test_weights_are_in_the_volume_or_in_a_folder_with_its_whole_path(value: str) -> None:
-    assert settings.problems(of(TANDEM_MODELS=value), []) == [
+    assert settings.problems(of(TANDEM_MODELS=value), [], VERSIONS) == [
         f'TANDEM_MODELS: should be models, for a volume, or a folder that begins with /, got "{value}"'
     ]
-    assert settings.problems(of(TANDEM_MODELS="/data/weights"), []) == []
+    assert settings.problems(of(TANDEM_MODELS="/data/weights"), [], VERSIONS) == []
 
 
 def test_the_address_to_bind_is_an_ip_address() -> None:
-    assert settings.problems(of(TANDEM_BIND="nonsense"), []) == [
+    assert settings.problems(of(TANDEM_BIND="nonsense"), [], VERSIONS) == [
         'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "nonsense"'
     ]
     for value in ("0.0.0.0", "192.168.1.2", "[::]", "::1"):
-        assert settings.problems(of(TANDEM_BIND=value), []) == []
+        assert settings.problems(of(TANDEM_BIND=value), [], VERSIONS) == []

