@@ -237,7 +237,7 @@ def test_down_takes_everything_but_the_volumes(demo: Stack) -> None:
     assert (done.returncode, done.stdout) == (0, "nothing is running\n")
     assert demo.compose("--profile", "*", "ps", "-aq").stdout == ""
     volumes = demo.run(["docker", "volume", "ls", "-q", "-f", "label=com.docker.compose.project=tandem-test"])
-    assert volumes.stdout.split() == ["tandem-test_cache", "tandem-test_models"]
+    assert volumes.stdout.split() == ["tandem-test_cache-0.32.0-cpu", "tandem-test_models"]
 
 
 def test_a_profile_named_in_the_env_file_of_the_machine_is_what_compose_starts(demo: Stack) -> None:

@@ -1,6 +1,7 @@
 """The images, as they were really built."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -96,6 +97,86 @@ def test_nothing_of_the_machine_that_built_it_stays_in_a_layer(cuda: Checkout, i
         files = inside(cuda, image, script)
         assert host.debian_mirror() not in files
         assert "ca" not in files.split()
+    history = cuda.run(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image]).stdout
+    assert "RUN" in history
+    assert "://" not in history
+
+
+@pytest.mark.parametrize(
+    ("image", "title"), [(CUDA, "vLLM with modelscope"), (ROUTER, "Tandem's router: nginx with njs")]
+)
+def test_labels_say_what_is_in_an_image(cuda: Checkout, image: str, title: str) -> None:
+    labels = dict(config(cuda, image)["Labels"])  # type: ignore[call-overload]
+    head = cuda.run(["git", "rev-parse", "HEAD"]).stdout.strip()
+    assert labels["org.opencontainers.image.title"] == title
+    assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == head
+    assert re.fullmatch("[0-9a-f]{12}", labels["tandem.inputs"])
+    if image == CUDA:
+        assert labels["org.opencontainers.image.version"] == "0.32.0-cu130"
+        assert labels["tandem.packages"] == "modelscope==1.40.2 torch==2.13.0 vllm==0.32.0 python==3.11"
+
+
+def test_the_cuda_image_is_little_more_than_its_python_packages(cuda: Checkout) -> None:
+    packages = int(inside(cuda, CUDA, "du -s --block-size=1 --apparent-size /opt/vllm/lib").split()[0])
+    whole = int(cuda.run(["docker", "image", "inspect", "--format", "{{.Size}}", CUDA]).stdout)
+    assert packages < whole < packages * 1.05
+
+
+def test_images_lists_what_the_profiles_use_and_nothing_of_it_is_stale(cuda: Checkout) -> None:
+    listed = {row["image"]: row for row in json.loads(cuda.tandem("images", "--json").stdout)}
+    assert {listed[image]["state"] for image in (CUDA, CPU, ROUTER)} == {"used"}
+    assert listed[CUDA]["profiles"] == ["qwen-14b", "deepseek-14b", "qwen-32b-awq", "qwq-32b-awq"]
+    assert listed[CUDA]["size"] > 8e9
+
+
+def test_what_docker_says_otherwise_makes_an_image_stale_and_leaves_it_in_use(images: Checkout, tmp_path: Path) -> None:
+    copy = Checkout.copy(tmp_path)
+    gate = tmp_path / "docker/vllm/gate.py"
+    gate.write_text(gate.read_text() + "\n# changed\n")
+    listed = {row["image"]: row for row in json.loads(copy.tandem("images", "--json").stdout)}
+    assert (listed[CPU]["state"], listed[ROUTER]["state"]) == ("stale", "used")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--vllm", "9.9"], "vLLM 9.9: no such version; there are: 0.32.0, 0.19.1, 0.7.3"),
+        (["--vllm", "0.19.1", "--target", "cpu"], "vLLM 0.19.1 has no cpu build; it has: cuda"),
+        (["--target", "gpu"], "--target: should be one of cuda, cpu, got gpu"),
+        (
+            ["--vllm", "0.32.0", "--target", "cuda"],
+            "vLLM 0.32.0 needs NVIDIA driver 580 or newer, this machine has 550.54",
+        ),
+        (["qwen-14b", "--vllm", "0.32.0"], "vLLM 0.32.0 needs NVIDIA driver 580 or newer, this machine has 550"),
+    ],
+)
+def test_a_version_that_cannot_be_had_is_refused_before_anything_is_built(
+    images: Checkout, older_driver: str, arguments: list[str], words: str
+) -> None:
+    done = images.tandem("build", *arguments, PATH=older_driver)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {words}")
+    assert "building" not in done.stderr
+
+
+def test_the_driver_chooses_the_version_and_what_was_chosen_is_said(images: Checkout, older_driver: str) -> None:
+    done = images.tandem("plan", "qwen-14b", PATH=older_driver)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "vLLM 0.19.1: the newest that driver 550.54.14 runs; 0.32.0 needs 580 or newer\n"
+    assert (
+        "tandem/vllm:0.19.1-cu128" in done.stdout
+        or images.run(["docker", "image", "inspect", "tandem/vllm:0.19.1-cu128"]).returncode == 0
+    )
+
+
+@pytest.fixture
+def older_driver(tmp_path: Path) -> str:
+    """A PATH whose nvidia-smi, a stand-in, shows two GPUs with a driver that is too old for the default."""
+    program = tmp_path / "bin/nvidia-smi"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$1" = -L ] && printf "GPU 0: x\\nGPU 1: x\\n" || echo 550.54.14\n')
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
 
 
 def test_a_second_build_does_nothing_again(images: Checkout) -> None:

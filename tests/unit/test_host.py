@@ -68,3 +68,35 @@ def test_debootstraps_own_mirror_is_read_where_apt_has_none(tmp_path: Path) -> N
 
 def test_pip_says_which_index_it_takes_when_it_is_told_none() -> None:
     assert host.default_index().startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [("580.95.05\n580.95.05", "580.95.05"), ("551.61", "551.61"), ("No devices were found", ""), ("", "")],
+)
+def test_the_driver_is_asked_for_its_version(
+    said: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n[ \"$1\" = --query-gpu=driver_version ] && echo '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert host.driver() == version
+
+
+def test_a_driver_that_fails_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 9 processes; exit 9\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert host.driver() == ""
+
+
+def test_room_is_known_for_folders_of_this_machine_alone(tmp_path: Path) -> None:
+    assert (host.free_bytes(tmp_path) or 0) > 0
+    assert host.free_bytes(tmp_path / "nowhere") is None
+
+
+def test_a_folder_without_a_repository_is_at_no_commit(tmp_path: Path) -> None:
+    assert host.commit(tmp_path) == ""
+    assert len(host.commit(Path(__file__).parent).removesuffix("-dirty")) == 40

@@ -1,0 +1,58 @@
+"""The digest of what an image is made from changes with that and with nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator import contents
+from tests.unit.values import CPU, CU130, ROOT
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "docker", tmp_path / "docker", ignore=shutil.ignore_patterns("demo"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("apt-install.sh", {"router", "cpu", "cu130"}),
+        ("vllm/gate.py", {"cpu", "cu130"}),
+        ("vllm/requirements/0.32.0-cpu.txt", {"cpu"}),
+        ("vllm/service.yaml", set()),
+        ("router/route.js", {"router"}),
+    ],
+)
+def test_a_digest_changes_with_what_the_image_is_made_from_alone(folder: Path, name: str, changes: set[str]) -> None:
+    def digests() -> dict[str, str]:
+        return {word: contents.digest(folder, of) for word, of in (("router", None), ("cpu", CPU), ("cu130", CU130))}
+
+    before = digests()
+    path = folder / "docker" / name
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    after = digests()
+    assert {word for word in before if before[word] != after[word]} == changes
+
+
+def test_every_file_that_the_dockerfiles_read_counts() -> None:
+    for name, of in (("router", None), ("vllm", CU130)):
+        text = (ROOT / f"docker/{name}/Dockerfile").read_text(encoding="utf-8").replace("${VLLM_BUILD}", CU130.tag)
+        counted = {str(path.relative_to(ROOT / "docker")) for path in contents.files(ROOT, of)}
+        named = {word.removeprefix("source=").rstrip(",") for line in text.splitlines() for word in _words(line)}
+        assert named <= counted, named - counted
+
+
+def _words(line: str) -> list[str]:
+    """The files of docker/ that a line of a Dockerfile names."""
+    if line.startswith("COPY") and "--from" not in line:
+        return [word for word in line.split()[1:-1] if not word.startswith("--")]
+    if "type=bind,source=" in line:
+        return [line.split("source=")[1].split(",", maxsplit=1)[0]]
+    return []
+
+
+def test_a_label_names_what_matters_of_the_packages() -> None:
+    text = "vllm==0.32.0 \\\n    --hash=sha256:0\nmodelscope==1.40.2 \\\ntorch==2.13.0 \\\ntorchvision==1 \\\n"
+    assert contents.packages(text, "3.11") == "vllm==0.32.0 modelscope==1.40.2 torch==2.13.0 python==3.11"
