@@ -21,6 +21,7 @@ PURE = {
     "rules",
     "config",
     "versions",
+    "patches",
     "plan",
     "states",
     "progress",
