@@ -1,4 +1,4 @@
-"""Patches vLLM where it is installed, all patches or none: apply-patches.py VERSION [PATCHES] [--site ..] [--record ..]."""
+"""Patches vLLM where it is installed, with all that the series has for a version or none: apply-patches.py VERSION."""
 
 import argparse
 import compileall
@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 
-class DoesNotApply(Exception):
+class PatchError(Exception):
     """A patch that does not fit the files of this version."""
 
 
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     names = applicable((options.patches / "series").read_text(encoding="utf-8"), options.version)
     try:
         changed = apply([options.patches / name for name in names], options.site)
-    except DoesNotApply as error:
+    except PatchError as error:
         print(f"error: {error} (vLLM {options.version}); see docs/patches.md", file=sys.stderr)
         return 1
     for path in changed:
@@ -55,7 +55,7 @@ def applicable(series: str, version: str) -> list[str]:
 
 
 def apply(patches: list[Path], site: Path) -> list[Path]:
-    """Apply patches to copies of the files that they name, then put the copies in place; raises DoesNotApply before."""
+    """Apply patches to copies of the files that they name, then put the copies in place; raises PatchError before."""
     with tempfile.TemporaryDirectory() as made:
         scratch = Path(made)
         names: list[str] = []
@@ -78,7 +78,7 @@ def files(patch: Path) -> list[str]:
 
 def _copy(patch: Path, source: Path, target: Path) -> None:
     if not source.is_file():
-        raise DoesNotApply(f"{patch.name} changes {source}, which is not there")
+        raise PatchError(f"{patch.name} changes {source}, which is not there")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)
 
@@ -90,7 +90,7 @@ def _patch(patch: Path, folder: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise DoesNotApply(f"{patch.name} does not apply to {', '.join(files(patch))}: {_why(done.stdout)}")
+        raise PatchError(f"{patch.name} does not apply to {', '.join(files(patch))}: {_why(done.stdout)}")
 
 
 def _why(said: str) -> str:

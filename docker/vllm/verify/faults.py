@@ -1,6 +1,8 @@
 """Shows the faults that our patches of vLLM mend, on its own code with the real modelscope client and any hub.
 
-  MODELSCOPE_ENDPOINT=http://127.0.0.1:8080 python3 faults.py NAME     prints {"name": NAME, "fault": null or what happened}
+  MODELSCOPE_ENDPOINT=http://127.0.0.1:8080 python3 faults.py NAME
+
+prints {"name": NAME, "fault": null or what happened}; it exits 1 where it cannot look.
 
 vLLM is the package that python finds, whole or with no more than the files in READ. Of these files only the functions
 in question are run, as the rest needs torch. The hub has the model REPOSITORY, with FILES.
@@ -48,7 +50,7 @@ def listing() -> str | None:
     """Listing a model's files takes a key that newer modelscope clients leave out."""
     _stand_in_for_the_login()
     found = _run(UTILS, {"modelscope_list_repo_files"})["modelscope_list_repo_files"](REPOSITORY)
-    # Since modelscope leaves out the type, folders are listed too, in every version: nobody asks for a file of their name.
+    # Since modelscope leaves out the type, folders are listed too, in every version; nobody asks for such a file.
     return None if set(FILES) <= set(found) else f"it lists {found}"
 
 
