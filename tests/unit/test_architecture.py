@@ -24,6 +24,7 @@ PURE = {
     "addresses",
     "mirrors",
     "network",
+    "patches",
     "plan",
     "states",
     "progress",
