@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator import cli_images
+from orchestrator import cli_images, cli_verify
 
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
@@ -238,3 +238,4 @@ def logs(
 
 app.command("build")(cli_images.build)
 app.command("images")(cli_images.images)
+app.command("verify-image")(cli_verify.command(cli_verify.Shared(_project, _engine, _target, _say)))
