@@ -59,7 +59,7 @@ def examine(
     engine: "Engine", folder: Path, image: str, build: "Build", say: Callable[[str], None], *, profile: str
 ) -> "list[Check]":
     """Check an image that was meant to be a build. Raises TandemError when there is no such image."""
-    from orchestrator import host, imagestore, inventory, patches, verify
+    from orchestrator import host, imagestore, inventory, verify
     from orchestrator.errors import TandemError
 
     size = imagestore.size(engine, image)
@@ -67,7 +67,7 @@ def examine(
         raise TandemError(f"{image} is not on this machine; build it: python -m orchestrator build {profile}")
     wanted = verify.Wanted(
         packages=verify.pinned(build.packages, build.python),
-        patches={patch.file: patch.fault for patch in patches.load(folder) if patch.applies(build.version)},
+        patches=_patches(folder / "docker/vllm/patches", build.version),
         cuda=build.variant == "cuda",
         capabilities=tuple(host.compute_capabilities()),
     )
@@ -75,3 +75,12 @@ def examine(
     argv = ["python", f"{INSIDE}/inside.py", *dict.fromkeys(wanted.patches.values())]
     printed = imagestore.run_in(engine, image, argv, files, say)
     return verify.checks(json.loads(printed), inventory.size(size), wanted)
+
+
+def _patches(folder: Path, version: str) -> dict[str, str]:
+    """Name the patches that a version gets, each with the fault that it mends."""
+    from orchestrator import patches
+
+    listed = patches.applicable((folder / "series").read_text(encoding="utf-8"), version)
+    texts = {patch.name: (folder / patch.name).read_text(encoding="utf-8") for patch in listed}
+    return {name: patches.header(name, text)["Fault"] for name, text in texts.items()}

@@ -59,7 +59,7 @@ def driver() -> str:
 def compute_capabilities() -> list[str]:
     """Ask for the GPUs' compute capabilities, each once: 8.9 for RTX 4090s; none where no GPU is, or an old driver."""
     said = _smi("--query-gpu=compute_cap", "--format=csv,noheader")
-    return sorted(set(re.findall(r"^ *(\d+\.\d+) *$", said, re.MULTILINE)))
+    return sorted(set(re.findall(r"^ *(\d+\.\d+) *$", said, re.MULTILINE)), key=float)
 
 
 def debian_mirror(root: Path = Path("/etc/apt")) -> str:

@@ -104,21 +104,24 @@ def _architectures(found: Mapping[str, list[str]], wanted: Wanted) -> list[Check
     if "torch" not in found or len(found) < 2:
         whose = "torch" if "torch" not in found else "vLLM"
         return [Check("architectures", ok=False, fact=f"no CUDA code in {whose}")]
-    return [_covers(name, code, wanted.capabilities) for name, code in found.items()]
+    gpus = wanted.capabilities or (USUAL,)
+    assumed = "" if wanted.capabilities else " assumed, as there is no GPU here"
+    rows = [Check("compute capability", ok=True, fact=", ".join(gpus) + assumed)]
+    return rows + [_covers(name, code, gpus) for name, code in found.items()]
 
 
-def _covers(name: str, code: list[str], capabilities: tuple[str, ...]) -> Check:
-    missing = [gpu for gpu in capabilities or (USUAL,) if not any(runs_on(one, gpu) for one in code)]
-    gpus = " and ".join(missing or capabilities or (USUAL,))
-    assumed = "" if capabilities else " (no GPU here: assumed)"
-    fact = f"{'no code for' if missing else 'runs on'} {gpus}{assumed}: {_short(code)}"
-    return Check(f"code of {name}", ok=not missing, fact=fact)
+def _covers(name: str, code: Iterable[str], gpus: Iterable[str]) -> Check:
+    fitting = {gpu: [one for one in code if runs_on(one, gpu)] for gpu in gpus}
+    missing = [gpu for gpu, found in fitting.items() if not found]
+    if missing:
+        return Check(f"code of {name}", ok=False, fact=f"none for {', '.join(missing)}; it has {' '.join(code)}")
+    # What the driver takes: SASS before PTX, of each the newest.
+    best = {gpu: max(found, key=lambda one: (one.startswith("sm_"), _number(one))) for gpu, found in fitting.items()}
+    return Check(f"code of {name}", ok=True, fact=", ".join(f"{gpu} runs {one}" for gpu, one in best.items()))
 
 
-def _short(code: Iterable[str]) -> str:
-    sass = [name.removeprefix("sm_") for name in code if name.startswith("sm_")]
-    ptx = [name.removeprefix("compute_") for name in code if name.startswith("compute_")]
-    return "; ".join(f"{kind} {' '.join(found)}" for kind, found in (("sm", sass), ("PTX", ptx)) if found)
+def _number(code: str) -> int:
+    return int("".join(filter(str.isdigit, code)))
 
 
 def runs_on(code: str, capability: str) -> bool:

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator import cli_verify, project
 from orchestrator.engine import Engine
-from orchestrator.versions import Build
 from orchestrator.verify import Check
+from orchestrator.versions import Build
 from tests.checkout import ROOT, Checkout, eventually
 from tests.integration.conftest import Stack
 
@@ -93,9 +93,12 @@ def test_the_image_for_gpus_has_code_for_an_rtx_4090(checkout: Checkout) -> None
     done = checkout.tandem("verify-image", "qwen-14b", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     facts = {check["name"]: check["fact"] for check in json.loads(done.stdout)["checks"]}
+    capability = facts["compute capability"].split()[0].strip(",")
     kernels = [name for name in facts if name.startswith("code of ")]
     assert len(kernels) == 4
-    assert all(facts[name].startswith("runs on ") for name in kernels)
+    assert all(facts[name].startswith(f"{capability} runs ") for name in kernels)
+    if capability == "8.9":
+        assert facts["code of _C_stable_libtorch"] == "8.9 runs sm_89"
 
 
 def test_what_is_missing_is_a_miss(checkout: Checkout, unpatched: str) -> None:
@@ -105,7 +108,9 @@ def test_what_is_missing_is_a_miss(checkout: Checkout, unpatched: str) -> None:
         "vllm serve --help",
         "compiler",
     ]
-    assert found["patch lora.patch"].fact.startswith("not in effect: ImportError: cannot import name 'InvalidParameter'")
+    assert found["patch lora.patch"].fact.startswith(
+        "not in effect: ImportError: cannot import name 'InvalidParameter'"
+    )
     assert "No module named 'vllm.entrypoints.cli.main'" in found["vllm serve --help"].fact
     assert found["compiler"].fact.endswith("gcc: there is no such program")
 
@@ -115,7 +120,9 @@ def test_an_image_for_cpus_does_not_pass_for_one_for_gpus(checkout: Checkout) ->
     assert found["architectures"] == Check("architectures", ok=False, fact="no CUDA code in torch")
 
 
-def test_an_image_that_is_not_there_is_named_with_the_command_that_builds_it(checkout: Checkout, tmp_path: Path) -> None:
+def test_an_image_that_is_not_there_is_named_with_the_command_that_builds_it(
+    checkout: Checkout, tmp_path: Path
+) -> None:
     copy = Checkout.copy(tmp_path, COMPOSE_PROJECT_NAME=PROJECT)
     versions = (tmp_path / "docker/vllm/versions.toml").read_text()
     copy.write("docker/vllm/versions.toml", versions.replace('build = "cpu"', 'build = "none"'))
@@ -132,7 +139,7 @@ def test_an_image_without_python_is_an_error_of_one_line(checkout: Checkout, tmp
     (tmp_path / "file").touch()
     tag = build(tmp_path, "tandem-verify-test:empty", "FROM scratch\nCOPY file /\n")
     try:
-        with pytest.raises(TandemError, match='^Docker refused: .*"python": executable file not found') as caught:
+        with pytest.raises(TandemError, match=r'^Docker refused: .*"python": executable file not found') as caught:
             examine(checkout, tag, "cpu")
         assert len(str(caught.value).splitlines()) == 1
         assert containers() == []

@@ -55,3 +55,36 @@ def test_the_bundle_of_certificates_is_the_one_that_the_environment_names(tmp_pa
     assert host.certificates({"SSL_CERT_FILE": str(bundle)}) == ""
     bundle.touch()
     assert host.certificates({"SSL_CERT_FILE": str(bundle)}) == str(bundle)
+
+
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str, code: int = 0) -> None:
+    """Put a stand-in for nvidia-smi on the PATH, that prints these lines when it is asked for compute capabilities."""
+    program = folder / "nvidia-smi"
+    printed = "".join(f"echo '{line}'\n" for line in lines)
+    program.write_text(
+        f'#!/bin/sh\n[ "$*" = "--query-gpu=compute_cap --format=csv,noheader" ] || exit 9\n{printed}exit {code}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "found"),
+    [
+        (["8.9", "8.9"], 0, ["8.9"]),
+        (["12.0", "8.9"], 0, ["8.9", "12.0"]),
+        (['Field "compute_cap" is not a valid field to query.'], 2, []),
+        (["No devices were found"], 0, []),
+        (["[N/A]"], 0, []),
+    ],
+)
+def test_each_compute_capability_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], code: int, found: list[str]
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, *lines, code=code)
+    assert host.compute_capabilities() == found
+
+
+def test_a_machine_without_nvidia_has_no_compute_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.compute_capabilities() == []

@@ -1,6 +1,7 @@
 """What verify-image runs in an image: architectures are read from fatbins, programs that fail are told of."""
 
 import struct
+from importlib.metadata import distributions
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -116,3 +117,11 @@ def test_no_patches_are_listed_where_nothing_lists_them(tmp_path: Path) -> None:
     assert inside.applied(listed) == []
     listed.write_text('[{"name": "lora.patch", "sha256": "0"}]')
     assert inside.applied(listed) == ["lora.patch"]
+
+
+def test_vllm_finds_a_platform_by_its_plugins(tmp_path: Path) -> None:
+    inside.platform(tmp_path)
+    (found,) = distributions(path=[str(tmp_path)])
+    (plugin,) = found.entry_points.select(group="vllm.platform_plugins")
+    assert plugin.value == "tandem_platform:cpu"
+    assert (tmp_path / "tandem_platform.py").is_file()

@@ -43,8 +43,9 @@ def test_an_image_as_it_should_be() -> None:
         "  ok    patch lora.patch: in effect",
         "  ok    vllm serve --help: answers, in 9.3 s",
         "  ok    compiler: gcc 12.2.0, with Python's headers",
-        "  ok    code of _C: runs on 8.9 (no GPU here: assumed): sm 80 90; PTX 80",
-        "  ok    code of torch: runs on 8.9 (no GPU here: assumed): sm 86",
+        "  ok    compute capability: 8.9 assumed, as there is no GPU here",
+        "  ok    code of _C: 8.9 runs sm_80",
+        "  ok    code of torch: 8.9 runs sm_86",
         "  ok    size: 9.42 GB",
         "",
         "all as it should be",
@@ -149,8 +150,17 @@ def test_code_runs_on_its_own_major_version_and_ptx_on_all_later_ones(code: str,
 def test_every_binary_needs_code_for_every_gpu() -> None:
     here = replace(WANTED, capabilities=("8.9", "12.0"))
     cuda = {"_C": ["sm_80", "sm_120"], "torch": ["sm_86"]}
-    assert missed(here, cuda=cuda) == miss("code of torch", "no code for 12.0: sm 86")
-    assert missed(cuda=cuda | {"_C": ["sm_90"]}) == miss("code of _C", "no code for 8.9 (no GPU here: assumed): sm 90")
+    assert missed(here, cuda=cuda) == miss("code of torch", "none for 12.0; it has sm_86")
+    assert missed(cuda=cuda | {"_C": ["sm_90"]}) == miss("code of _C", "none for 8.9; it has sm_90")
+
+
+def test_what_the_driver_takes_of_several_is_named() -> None:
+    here = replace(WANTED, capabilities=("8.9", "12.0"))
+    cuda = {"_C": ["sm_75", "sm_80", "sm_89", "sm_90a", "compute_80", "compute_89"], "torch": ["sm_86", "sm_120"]}
+    found = verify.checks(GOOD | {"cuda": cuda}, "", here)
+    assert Check("compute capability", ok=True, fact="8.9, 12.0") in found
+    assert Check("code of _C", ok=True, fact="8.9 runs sm_89, 12.0 runs compute_89") in found
+    assert Check("code of torch", ok=True, fact="8.9 runs sm_86, 12.0 runs sm_120") in found
 
 
 def test_an_image_for_gpus_without_code_of_vllm_or_torch_is_a_miss() -> None:

@@ -117,11 +117,25 @@ def helped() -> dict[str, object]:
     """Whether `vllm serve --help` answers, after how many seconds, and if not, why."""
     say("asking vllm serve --help")
     began = time.monotonic()
-    # With no GPU vLLM finds no platform and refuses even to explain itself, unless it is told one.
-    code, out, err = run(["vllm", "serve", "--help"], VLLM_TARGET_DEVICE="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        platform(Path(folder))
+        code, out, err = run(["vllm", "serve", "--help"], PYTHONPATH=folder)
     answers = code == 0 and "serve" in out
     why = "" if answers else f"exit {code}: {last(err or out)}"
     return {"answers": answers, "seconds": round(time.monotonic() - began, 1), "why": why}
+
+
+def platform(folder: Path) -> None:
+    """Put into a folder a platform plugin of vLLM that says that this machine's CPU is what it runs on.
+
+    With no GPU vLLM finds no platform, and many versions refuse even to explain themselves then. The variable
+    VLLM_TARGET_DEVICE helps some of them; plugins are read by all.
+    """
+    (folder / "tandem_platform.py").write_text("def cpu():\n    return 'vllm.platforms.cpu.CpuPlatform'\n")
+    about = folder / "tandem_platform-0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: tandem-platform\nVersion: 0\n")
+    (about / "entry_points.txt").write_text("[vllm.platform_plugins]\ntandem = tandem_platform:cpu\n")
 
 
 def compiler() -> dict[str, str]:
