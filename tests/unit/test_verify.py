@@ -156,10 +156,10 @@ def test_every_binary_needs_code_for_every_gpu() -> None:
 
 def test_what_the_driver_takes_of_several_is_named() -> None:
     here = replace(WANTED, capabilities=("8.9", "12.0"))
-    cuda = {"_C": ["sm_75", "sm_80", "sm_89", "sm_90a", "compute_80", "compute_89"], "torch": ["sm_86", "sm_120"]}
+    cuda = {"_C": ["sm_75", "sm_80", "sm_90a", "compute_80", "compute_89"], "torch": ["sm_80", "sm_86", "sm_120"]}
     found = verify.checks(GOOD | {"cuda": cuda}, "", here)
     assert Check("compute capability", ok=True, fact="8.9, 12.0") in found
-    assert Check("code of _C", ok=True, fact="8.9 runs sm_89, 12.0 runs compute_89") in found
+    assert Check("code of _C", ok=True, fact="8.9 runs sm_80, 12.0 runs compute_89") in found
     assert Check("code of torch", ok=True, fact="8.9 runs sm_86, 12.0 runs sm_120") in found
 
 
