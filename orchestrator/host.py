@@ -56,6 +56,12 @@ def driver() -> str:
     return said[1] if said else ""
 
 
+def compute_capabilities() -> list[str]:
+    """Ask for the GPUs' compute capabilities, each once: 8.9 for RTX 4090s; none where no GPU is, or an old driver."""
+    said = _smi("--query-gpu=compute_cap", "--format=csv,noheader")
+    return sorted(set(re.findall(r"^ *(\d+\.\d+) *$", said, re.MULTILINE)), key=float)
+
+
 def debian_mirror(root: Path = Path("/etc/apt")) -> str:
     """Name the Debian mirror that apt uses here; "" on another distribution, or where its settings may not be read."""
     for path in [root / "sources.list", *sorted(root.glob("sources.list.d/*")), *sorted(root.glob("mirrors/*.list"))]:

