@@ -68,13 +68,20 @@ def cause(lines: Iterable[str]) -> str:
 
 def build_cause(lines: Iterable[str]) -> str:
     """Name the cause of a failed build: what the failing step itself said, else BuildKit's own words."""
+    lines = list(lines)
     said = [re.sub(r"^(?:#\d+ )?(?:\d+\.\d+ )?", "", line).strip() for line in lines]
     # BuildKit repeats the end of the step that failed between two rules, under its name.
     starts = [index for index, line in enumerate(said) if line.startswith("> [") and line.endswith(":")]
     if starts:
         step = said[starts[-1] + 1 :]
-        step = [line for line in step[: step.index("------") if "------" in step else None] if line]
+        step = [line for line in step[: step.index("------") if "------" in step else None] if line] or _failed(lines)
         telling = [line for line in step if re.match(r"E: |error: |ERROR: ", line)]
         if step:
             return cause(telling or step)
     return cause([line for line in said if line.startswith("ERROR: ")] or said)
+
+
+def _failed(lines: list[str]) -> list[str]:
+    """Give what the step that failed said when it ran: BuildKit's repetition of it is empty now and then."""
+    number = next((found[0] for line in lines if (found := re.match(r"#\d+ (?=ERROR: )", line))), None)
+    return [line.split(maxsplit=2)[2] for line in lines if number and re.match(rf"{number}\d+\.\d+ \S", line)]
