@@ -248,6 +248,8 @@ class Engine:
                 with suppress(PermissionError):
                     process.terminate()
                 process.wait()
+            if process.stdout:
+                process.stdout.close()
 
     def wanted_hashes(self, argv: list[str]) -> dict[str, str]:
         """Read what `docker compose config --hash` prints: a config hash by service."""

@@ -91,16 +91,24 @@ def cause(lines: Iterable[str], known: Iterable[tuple[re.Pattern[str], str]] = _
 def build_cause(lines: Iterable[str]) -> str:
     """Name the cause of a failed build: what the failing step itself said, else BuildKit's own words."""
     known = (*_KNOWN, *_KNOWN_OF_BUILDS)
+    lines = list(lines)
     said = _joined(re.sub(r"^(?:#\d+ )?(?:\d+\.\d+ )?", "", line).strip() for line in lines)
     # BuildKit repeats the end of the step that failed between two rules, under its name.
     starts = [index for index, line in enumerate(said) if line.startswith("> [") and line.endswith(":")]
     if starts:
         step = said[starts[-1] + 1 :]
         step = [line for line in step[: step.index("------") if "------" in step else None] if line]
+        step = step or _joined(_failed(lines))
         telling = [line for line in step if re.match(r"E: |error: |ERROR: (?!Exception:$)", line)]
         if step:
             return cause(telling or step, known)
     return cause([line for line in said if line.startswith("ERROR: ")] or said, known)
+
+
+def _failed(lines: list[str]) -> list[str]:
+    """Give what the step that failed said when it ran: BuildKit's repetition of it is empty now and then."""
+    number = next((found[0] for line in lines if (found := re.match(r"#\d+ (?=ERROR: )", line))), None)
+    return [line.split(maxsplit=2)[2] for line in lines if number and re.match(rf"{number}\d+\.\d+ \S", line)]
 
 
 def _joined(lines: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Each patch is needed and enough: the faults in the wheels' own files, without it and with it, by the real client."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import contents, patches, versions
+from orchestrator import builder, contents, patches, project, versions
+from orchestrator.engine import Engine
+from orchestrator.errors import TandemError
 from orchestrator.versions import Build
 from tests.checkout import ROOT, Checkout, eventually
-from tests.integration.conftest import Stack
 from tests.unit.test_patches import FOLDER, SERIES, script
 
 pytestmark = pytest.mark.docker
@@ -190,11 +192,14 @@ def spoil(patch: Path) -> None:
 def test_a_build_with_a_patch_that_does_not_apply_fails_with_a_line_and_keeps_the_image(
     images: Checkout, tmp_path: Path
 ) -> None:
-    checkout = Stack.copy(tmp_path / "project")
+    checkout = Checkout.copy(tmp_path / "project")
     spoil(checkout.folder / "docker/vllm/patches/lora.patch")
     last_good = checkout.run(["docker", "image", "inspect", "--format", "{{.Id}}", IMAGE]).stdout
-    done = checkout.tandem("build", "demo", seconds=1500)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: the build failed: ")
-    assert "lora.patch does not apply to vllm/lora/utils.py: Hunk #1 FAILED at " in done.stderr.splitlines()[-1]
+    whole = project.load(checkout.folder, [], checkout.env())
+    # Not the command, which would build the router from this copy first and succeed in that.
+    engine = Engine(whole.folder, "tandem-test", checkout.env())
+    with contextlib.closing(engine.client), pytest.raises(TandemError) as caught:
+        builder.build(whole, engine, [IMAGE], lambda line: None)
+    assert "lora.patch does not apply to vllm/lora/utils.py: Hunk #1 FAILED at " in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert checkout.run(["docker", "image", "inspect", "--format", "{{.Id}}", IMAGE]).stdout == last_good
