@@ -98,7 +98,7 @@ def test_nothing_of_the_machine_that_built_it_stays_in_a_layer(cuda: Checkout, i
         assert host.debian_mirror() not in files
         assert "ca" not in files.split()
     history = cuda.run(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image]).stdout
-    assert "RUN" in history
+    assert "COPY" in history
     assert "://" not in history
 
 
@@ -117,7 +117,7 @@ def test_labels_say_what_is_in_an_image(cuda: Checkout, image: str, title: str) 
 
 
 def test_the_cuda_image_is_little_more_than_its_python_packages(cuda: Checkout) -> None:
-    packages = int(inside(cuda, CUDA, "du -s --block-size=1 --apparent-size /opt/vllm/lib").split()[0])
+    packages = int(inside(cuda, CUDA, "du -s --block-size=1 /opt/vllm/lib").split()[0])
     whole = int(cuda.run(["docker", "image", "inspect", "--format", "{{.Size}}", CUDA]).stdout)
     assert packages < whole < packages * 1.05
 
