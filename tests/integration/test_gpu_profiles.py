@@ -362,7 +362,7 @@ def test_an_interrupted_up_takes_the_half_started_server_away_and_leaves_the_res
     end: "Callable[[Popen[str]], None]",
 ) -> None:
     running = gpu_machine.running("tandem")
-    process = tandem.start(tandem.argv("up", profile), MODELSCOPE_ENDPOINT="silent:")
+    process = tandem.start(tandem.argv("up", profile), MODELSCOPE_ENDPOINT="http://silent")
     eventually(lambda: says(gpu_machine, busy, words), seconds=120, what=f"{busy} under way")
     end(process)
     _, said = process.communicate(timeout=120)

@@ -6,9 +6,9 @@ import urllib.request
 
 
 def snapshot_download(model: str, *, revision: str, local_dir: str, progress_callbacks: list[type]) -> str:
-    """Ask MODELSCOPE_ENDPOINT for the model and pass on what comes of it; the address silent: never answers."""
+    """Ask MODELSCOPE_ENDPOINT for the model and pass on what comes of it; the address http://silent never answers."""
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://hub.invalid"
-    if endpoint == "silent:":
+    if endpoint == "http://silent":
         for callback in progress_callbacks:
             callback("model.safetensors", 0).end()
         while True:
