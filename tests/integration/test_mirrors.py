@@ -40,8 +40,8 @@ PYTHON_IMAGE = "tandem-network-python:latest"
 PYTHON = """
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
-ARG DEBIAN_MIRROR
-RUN --mount=type=bind,source=apt-install.sh,target=/tmp/apt-install.sh sh /tmp/apt-install.sh python3 python3-venv && \\
+RUN --mount=type=bind,source=apt-install.sh,target=/tmp/apt-install.sh --mount=type=secret,id=debian-mirror \\
+    sh /tmp/apt-install.sh python3 python3-venv && \\
     printf '#!/bin/sh\\n' >/usr/bin/apt-get
 """
 
@@ -126,8 +126,10 @@ def python_image() -> Iterator[str]:
     found = chosen()
     mirror = host.debian_mirror() if found.image == base.OWN_IMAGE else ""
     argv = ["docker", "buildx", "build", "--quiet", "--load", "--tag", PYTHON_IMAGE, "--file", "-"]
-    argv += ["--build-arg", f"BASE_IMAGE={found.image}", "--build-arg", f"DEBIAN_MIRROR={mirror}", str(ROOT / "docker")]
-    built = subprocess.run(argv, input=PYTHON, capture_output=True, text=True, check=False)
+    argv += ["--build-arg", f"BASE_IMAGE={found.image}", str(ROOT / "docker")]
+    argv += ["--secret", "id=debian-mirror,env=TANDEM_DEBIAN_MIRROR"]
+    environment = {**os.environ, "TANDEM_DEBIAN_MIRROR": mirror}
+    built = subprocess.run(argv, input=PYTHON, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     yield PYTHON_IMAGE
     subprocess.run(["docker", "image", "rm", PYTHON_IMAGE], capture_output=True, check=True)
