@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from orchestrator import session
 
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
@@ -36,20 +37,19 @@ def network(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Try the mirrors of .env, of this machine and of env/mirrors.toml; say which work, and how fast."""
-    from orchestrator import network, probes, project
+    from orchestrator import network, probes
     from orchestrator.addresses import masked
-    from orchestrator.engine import Engine
     from orchestrator.errors import TandemError
 
-    whole = project.load(project.find(Path.cwd()), [path.absolute() for path in context.obj.env_files], os.environ)
+    whole = session.project(context)
     target = _target(whole) if write else None
-    engine = Engine(whole.folder, whole.settings.project, os.environ)
+    engine = session.engine(whole)
     source = _source(whole)
     probe = _probe(whole, engine, seconds)
     try:
-        rows = probes.run(_candidates(whole, source, _say), probe, _say)
+        rows = probes.run(_candidates(whole, source, session.say), probe, session.say)
     except KeyboardInterrupt:
-        _say("interrupted: nothing was written")
+        session.say("interrupted: nothing was written")
         # Python's own end may wait for a thread that waits for a silent mirror.
         os._exit(130)
     rows += _others(whole, engine, probe, source)
@@ -67,10 +67,6 @@ def network(
     print("".join(f"{line}\n" for line in lines), end="")
     if problems:
         raise TandemError("\n".join(problems))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _source(whole: "Project") -> Callable[[str], str]:
