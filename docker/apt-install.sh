@@ -2,6 +2,8 @@
 # Installs Debian packages during an image build: apt-install.sh [--suite NAME] [--into FOLDER] PACKAGE...
 # --into unpacks the packages and all that they depend on into a folder, and runs none of their scripts: a root file
 # system of a newer suite than the base image's, with nothing else in it.
+# What no server reads is left out: documentation, translations, and of the compiler and of Python what only their own
+# makers need. tests/integration/test_images.py holds that what remains is enough.
 # The build secret debian-mirror replaces the address that the base image came with. Neither it nor apt's lists stay in
 # the layer: the address of a user's mirror is nobody else's business.
 set -eu
@@ -34,6 +36,8 @@ release=$(. /etc/os-release && echo "$VERSION_CODENAME")
     [ "$release" = "${suite:-$release}" ] || echo "deb $key $mirror $suite main"
 } >"$sources/list"
 
+# As Debian's own slim images do it, so that any base image gives the same result; licences stay.
+left_out='/usr/share/doc/* /usr/share/info/* /usr/share/locale/* /usr/share/man/* /usr/bin/*-lto-dump* /usr/lib/python3*/config-*/*.a'
 # The image's own hook empties the package cache, which a cache mount is there to keep.
 rm -f /etc/apt/apt.conf.d/docker-clean
 cat >"$sources/apt.conf" <<EOF
@@ -43,6 +47,8 @@ Acquire::Retries "3";
 $([ ! -s /run/secrets/ca ] || echo 'Acquire::https::CAInfo "/run/secrets/ca";')
 Binary::apt::APT::Keep-Downloaded-Packages "true";
 APT::Default-Release "${suite:-$release}";
+$(set -f; for glob in $left_out; do echo "Dpkg::Options { \"--path-exclude=$glob\"; }"; done)
+Dpkg::Options { "--path-include=/usr/share/doc/*/copyright"; }
 EOF
 # BuildKit's names for a proxy; apt knows the small ones alone.
 if [ -n "${HTTP_PROXY:-}" ]; then export http_proxy="$HTTP_PROXY"; fi

@@ -128,6 +128,10 @@ def _import(engine: Engine, root: list[str], target: str, *, keep_sources: bool)
     """Make the image. A mirror of this machine stays out of it: builds get the mirror as an argument."""
     forget = [] if keep_sources else [f": >{target}/etc/apt/sources.list"]
     forget.append(f"rm -f {target}/etc/resolv.conf {target}/etc/hostname")
+    # What the registry's slim image leaves out, and docker/apt-install.sh of what it adds.
+    share = f"{target}/usr/share"
+    forget.append(f"find {share}/info {share}/locale {share}/man '(' -type f -o -type l ')' -delete")
+    forget.append(f"find {share}/doc '(' -type f -o -type l ')' ! -name copyright -delete")
     if subprocess.run([*root, "sh", "-ec", "; ".join(forget)], check=False).returncode:
         raise TandemError("the base image could not be prepared; see the line above")
     packed = subprocess.Popen(

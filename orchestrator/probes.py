@@ -69,20 +69,29 @@ def run(candidates: Iterable[Candidate], probe: Callable[[Candidate], Row], say:
     ordered = list(candidates)
     rows: dict[Candidate, Row] = {}
     lock = threading.Lock()
+    interrupted = threading.Event()
 
     def work(kind: str) -> None:
         for candidate in ordered:
             if candidate.kind == kind:
                 with lock:
+                    if interrupted.is_set():
+                        return
                     say(f"trying {kind}: {masked(candidate.address) or network.DAEMON}")
                 rows[candidate] = probe(candidate)
 
     # Daemon threads: Ctrl-C waits for no silent mirror.
     workers = [threading.Thread(target=work, args=(kind,), daemon=True) for kind in {c.kind for c in ordered}]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    except KeyboardInterrupt:
+        # Whatever is said of the interruption is the last that is said.
+        with lock:
+            interrupted.set()
+        raise
     return [rows[candidate] for candidate in ordered]
 
 

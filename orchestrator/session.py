@@ -29,8 +29,9 @@ def engine(whole: "Project") -> "Engine":
 
 
 def say(text: str) -> None:
-    """Tell of progress."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell of progress, in one write: threads tell too, and lines must not run into one another."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def target(whole: "Project", name: str | None) -> "Profile":

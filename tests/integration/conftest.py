@@ -1,9 +1,10 @@
 """The machine's own Docker with the images of this checkout, shared by all integration tests."""
 
+import contextlib
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.checkout import ROOT, Checkout, free_port
 
 PROJECT = "tandem-test"
+SERVER_IMAGE = "tandem/vllm:0.32.0-cpu"
 # The router is on this machine, whatever proxy the machine uses.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -44,6 +46,29 @@ class Stack(Checkout):
         name = f"{self.environment['COMPOSE_PROJECT_NAME']}-{service}"
         return dict(json.loads(self.run(["docker", "inspect", name]).stdout)[0])
 
+    @contextlib.contextmanager
+    def beside(self, alias: str, script: str, *arguments: str, mounts: Mapping[Path, str]) -> Iterator[str]:
+        """Run a Python script in a container on the stack's network, where it is called alias; the container's name."""
+        project = self.environment["COMPOSE_PROJECT_NAME"]
+        name = f"{project}-{alias}"
+        volumes = [word for source, target in mounts.items() for word in ("--volume", f"{source}:{target}:ro")]
+        # One that an interrupted run left would be in the way.
+        self.run(["docker", "rm", "--force", name])
+        try:
+            started = self.run(
+                ["docker", "run", "--detach", "--name", name, "--network", f"{project}_models",
+                 "--network-alias", alias, *volumes, "--entrypoint", "python3", SERVER_IMAGE, script, *arguments]
+            )  # fmt: skip
+            assert started.returncode == 0, started.stderr
+            yield name
+        finally:
+            self.run(["docker", "rm", "--force", name])
+
+    def take_away(self) -> None:
+        """Remove what the stack has in Docker: containers, volumes and networks."""
+        done = self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+        assert done.returncode == 0, done.stderr
+
 
 @pytest.fixture(scope="session")
 def images() -> Checkout:
@@ -61,8 +86,12 @@ def stack(folder: Path, project: str) -> Iterator[Stack]:
     made = Stack.copy(folder, COMPOSE_PROJECT_NAME=project, TANDEM_PORT=str(free_port()))
     assert isinstance(made, Stack)
     (folder / ".venv").symlink_to(ROOT / ".venv")
-    yield made
-    made.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+    # What an interrupted run left would be taken for this one's.
+    made.take_away()
+    try:
+        yield made
+    finally:
+        made.take_away()
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def machine(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_setup_says_what_it_is_about_to_install_and_a_no_installs_nothing(machine: Machine) -> None:
     code, screen = machine.on_terminal("scripts/setup", "n\r")
     assert code == 1
-    assert "missing here: engine compose buildx python debootstrap" in screen
+    assert "missing here: engine compose python buildx debootstrap" in screen
     assert "installs with apt-get: iptables runc containerd/forky docker.io/forky" in screen
     assert "nothing was installed" in screen
     assert machine.run("command -v docker python3 debootstrap; ls /etc/apt/preferences.d").stdout == ""

@@ -342,20 +342,15 @@ MODELS = '[models.small]\nmodel = "Tandem/small"\nimage = "cpu"\n'
 @pytest.fixture
 def pulling(images: Checkout, tmp_path: Path) -> Iterator[Stack]:
     """A stack whose model is on a hub that is none, in a container on its network."""
-    for made in stack(tmp_path / "pull", "tandem-network-pull"):
+    for made in stack(tmp_path / "pull", "tandem-test-network"):
         made.write("models.toml", MODELS)
         made.environment["MODELSCOPE_ENDPOINT"] = "http://hub:8080"
         shutil.copy(MIRRORS, made.folder / "mirrors.py")
         assert made.tandem("render").returncode == 0
         assert made.compose("up", "-d", "router").returncode == 0
-        started = made.run(
-            ["docker", "run", "-d", "--name", "tandem-network-hub", "--network", "tandem-network-pull_models",
-             "--network-alias", "hub", "-v", f"{made.folder}/mirrors.py:/mirrors.py:ro", "--entrypoint", "python3",
-             CPU_IMAGE, "/mirrors.py", "0.0.0.0", "8080", "rubbish"]
-        )  # fmt: skip
-        assert started.returncode == 0, started.stderr
-        yield made
-        made.run(["docker", "rm", "-f", "tandem-network-hub"])
+        given = ("/mirrors.py", "0.0.0.0", "8080", "rubbish")
+        with made.beside("hub", *given, mounts={made.folder / "mirrors.py": "/mirrors.py"}):
+            yield made
 
 
 def test_a_pull_from_a_hub_that_is_none_says_so_in_one_line_and_the_images_stay(pulling: Stack) -> None:

@@ -90,6 +90,8 @@ class Lab:
             assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
+        # One that an interrupted run left would be in the way.
+        self.stop()
         mounts = {self.folder: "/lab", STUB: "/stub_hub.py", ROOT / "docker/vllm/verify": "/verify"}
         self._docker(
             "run", "--detach", "--name", HUB, "--network", "none", "--user", "1000",

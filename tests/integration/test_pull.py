@@ -12,7 +12,6 @@ from tests.integration.conftest import Stack, stack
 pytestmark = pytest.mark.docker
 
 STUB = ROOT / "tests/standins/stub_hub.py"
-IMAGE = "tandem/vllm:0.32.0-cpu"
 MODELS = """
 [models.small]
 model = "Tandem/small"
@@ -37,20 +36,15 @@ def small(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         shutil.copytree(ROOT / "docker/demo/model", hub / "Tandem/small")
         assert made.tandem("render").returncode == 0
         assert made.compose("up", "-d", "router").returncode == 0
-        started = made.run(
-            ["docker", "run", "-d", "--name", "tandem-test-hub", "--network", "tandem-test-pull_models",
-             "--network-alias", "hub", "-v", f"{hub}:/hub:ro", "-v", f"{STUB}:/stub_hub.py:ro",
-             "--entrypoint", "python3", IMAGE, "/stub_hub.py", "/hub", "--host", "0.0.0.0", "--port", "8080"]
-        )  # fmt: skip
-        assert started.returncode == 0, started.stderr
-        yield made
-        made.run(["docker", "rm", "-f", "tandem-test-hub"])
+        given = ("/stub_hub.py", "/hub", "--host", "0.0.0.0", "--port", "8080")
+        with made.beside("hub", *given, mounts={hub: "/hub", STUB: "/stub_hub.py"}):
+            yield made
 
 
 def requests(stack: Stack) -> list[str]:
     """The paths that the hub was asked for."""
     # Its threads write whole objects but may share a line.
-    return re.findall(r'"p": "([^"]+)"', stack.run(["docker", "logs", "tandem-test-hub"]).stderr)
+    return re.findall(r'"p": "([^"]+)"', stack.run(["docker", "logs", "tandem-test-pull-hub"]).stderr)
 
 
 def test_up_pulls_the_weights_and_then_serves_them(small: Stack) -> None:

@@ -1,6 +1,7 @@
 """Mirrors: what is tried and in which order, what an answer is worth, and what is chosen. Real HTTP on 127.0.0.1."""
 
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -286,6 +287,27 @@ def test_kinds_are_tried_side_by_side_and_addresses_of_one_kind_one_after_the_ot
         "trying pypi: http://a",
         "trying pypi: http://b",
     ]
+
+
+def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> None:
+    passed_on = threading.Event()
+    workers: list[threading.Thread] = []
+
+    def interrupted(candidate: Candidate) -> Row:
+        workers.append(threading.current_thread())
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        assert passed_on.wait(5)
+        return Row(candidate.kind, candidate.address, candidate.source, OK, 1)
+
+    listed = [Candidate("pypi", address, LIST) for address in ("http://a", "http://b")]
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        probes.run(listed, interrupted, said.append)
+    passed_on.set()
+    for worker in workers:
+        worker.join(5)
+        assert not worker.is_alive()
+    assert said == ["trying pypi: http://a"]
 
 
 @pytest.mark.parametrize("kind", PATHS)

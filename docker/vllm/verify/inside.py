@@ -113,13 +113,13 @@ def fault(name: str, address: str, scripts: Path) -> str | None:
     return None if shown is None else str(shown)
 
 
-def helped() -> dict[str, object]:
+def helped(**environment: str) -> dict[str, object]:
     """Whether `vllm serve --help` answers, after how many seconds, and if not, why."""
     say("asking vllm serve --help")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         platform(Path(folder))
-        code, out, err = run(["vllm", "serve", "--help"], PYTHONPATH=folder)
+        code, out, err = run(["vllm", "serve", "--help"], PYTHONPATH=folder, **environment)
     answers = code == 0 and "serve" in out
     why = "" if answers else f"exit {code}: {last(err or out)}"
     return {"answers": answers, "seconds": round(time.monotonic() - began, 1), "why": why}
