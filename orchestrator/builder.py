@@ -1,8 +1,9 @@
 """Builds images, with this machine's mirrors, wheels and certificates."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
-from orchestrator import base, commands, contents, failures, host
+from orchestrator import base, commands, contents, failures, host, imagestore
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 from orchestrator.project import Project
@@ -11,6 +12,7 @@ from orchestrator.versions import Build
 Say = Callable[[str], None]
 # What a change of our own files in an image takes, packages and base image being there, and what the router takes.
 SMALL_GIGABYTES = 1.0
+LABEL = "tandem.below"
 
 
 def build(project: Project, engine: Engine, images: Iterable[str], say: Say) -> None:
@@ -19,7 +21,7 @@ def build(project: Project, engine: Engine, images: Iterable[str], say: Say) -> 
     Raises TandemError with the line that says why; an image of that name that was there is there still.
     """
     wanted = {image: project.build_of(image) for image in images}
-    _check_space(engine, wanted, say)
+    _check_space(project, engine, wanted, say)
     settings = project.settings
     mirror = settings.get("TANDEM_DEBIAN_MIRROR") or host.debian_mirror()
     chosen = base.choose(
@@ -76,10 +78,17 @@ def _build(project: Project, engine: Engine, of: Build | None, say: Say) -> None
         raise TandemError(f"the build failed: {failures.build_cause(said)}")
 
 
-def _check_space(engine: Engine, wanted: dict[str, Build | None], say: Say) -> None:
+def _gigabytes(folder: Path, image: str, of: Build | None, there: Mapping[str, str]) -> float:
+    """What a build takes: little where the layers of the packages are there already, as there says by image."""
+    if of is None or there.get(image) == contents.below(folder, of):
+        return SMALL_GIGABYTES
+    return of.gigabytes
+
+
+def _check_space(project: Project, engine: Engine, wanted: dict[str, Build | None], say: Say) -> None:
     """Raise TandemError when Docker's data folder has no room for what is to be built."""
-    present = engine.images()
-    needed = sum(of.gigabytes if of and image not in present else SMALL_GIGABYTES for image, of in wanted.items())
+    there = {image.name: image.labels.get(LABEL, "") for image in imagestore.images(engine)}
+    needed = sum(_gigabytes(project.folder, image, of, there) for image, of in wanted.items())
     folder, seen = engine.data_folder()
     free = host.free_bytes(folder) if seen else None
     if free is None:

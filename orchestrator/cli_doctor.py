@@ -93,7 +93,7 @@ def _pins(whole: "Project") -> dict[str, str]:
     from orchestrator.project import text_of
 
     found: dict[str, str] = {}
-    for path in sorted({requirements(whole.folder, whole.choice(p).build) for p in whole.profiles.values()}):
+    for path in sorted({requirements(whole.folder, whole.wanted(p)) for p in whole.profiles.values()}):
         found |= network.pins(text_of(path))
     return found
 

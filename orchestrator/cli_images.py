@@ -45,16 +45,20 @@ def _choice(whole: "Project", name: str | None, vllm: str | None, target: str | 
 
     if target is not None and target not in VARIANTS:
         raise TandemError(f"--target: should be one of {', '.join(VARIANTS)}, got {target}")
+    profile = session.target(whole, name)
     if vllm is None and target is None:
-        return whole.choice(session.target(whole, name))
-    offered = whole.versions.variants(vllm or whole.versions.default)
-    usual = session.target(whole, name).image
-    variant = next(found for found in VARIANTS if found == target) if target else usual
-    if target is None and usual not in offered:
-        variant = offered[0]
-    driver = whole.driver() if variant == "cuda" else ""
+        return whole.choice(profile)
+    pinned = profile.vllm if vllm is None else vllm
+    offered = whole.versions.variants(whole.versions.default if pinned is None else pinned)
+    wanted = profile.image if target is None else next(found for found in VARIANTS if found == target)
+    # The profile's own variant is a wish of the moment where only the version was asked for.
+    variant = offered[0] if target is None and wanted not in offered else wanted
     return whole.versions.choose(
-        variant, pinned=vllm, tag=whole.settings.get("TANDEM_VLLM"), driver=driver, by="--vllm asks for it"
+        variant,
+        pinned=pinned,
+        tag=whole.settings.get("TANDEM_VLLM"),
+        driver=whole.driver() if variant == "cuda" else "",
+        by="models.toml" if vllm is None else "--vllm",
     )
 
 
@@ -70,11 +74,13 @@ def images(
 
     whole = session.project(context)
     engine = session.engine(whole)
-    rows = inventory.rows(imagestore.images(engine), *_in_use(whole))
+    used, digests = _in_use(whole)
+    rows = inventory.rows(imagestore.images(engine), used, digests)
     if not prune:
         print(json.dumps([row.json() for row in rows]) if as_json else inventory.table(rows))
         return
-    kept = {row.name.rpartition(":")[2] for row in rows if not row.removable}
+    # The kernels of a version in use stay, also while its image is not there.
+    kept = {name.rpartition(":")[2] for name in [*used, *(row.name for row in rows if not row.removable)]}
     removed = [row for row in rows if row.removable]
     for row in removed:
         session.say(f"removing {row.name}")
@@ -96,6 +102,6 @@ def _in_use(whole: "Project") -> tuple[dict[str, list[str]], dict[str, str]]:
 
     used = {project.ROUTER_IMAGE: ["router"], base.OWN_IMAGE: ["builds"]}
     for profile in whole.profiles.values():
-        used.setdefault(whole.choice(profile).build.image, []).append(profile.name)
+        used.setdefault(whole.wanted(profile).image, []).append(profile.name)
     made = [image for image in used if image != base.OWN_IMAGE]
     return used, {image: contents.digest(whole.folder, whole.build_of(image)) for image in made}

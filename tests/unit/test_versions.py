@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator import versions
 from orchestrator.errors import TandemError
-from orchestrator.versions import Variant
+from orchestrator.versions import By, Variant
 from tests.unit.values import ROOT
 
 TEXT = """
@@ -91,23 +91,39 @@ def test_the_setting_and_the_driver_concern_gpus_alone() -> None:
     assert choose("470", variant="cpu", tag="0.19.1-cu128") == ("0.32.0-cpu", "it is the default")
 
 
-@pytest.mark.parametrize(("pinned", "tag"), [("0.32.0", ""), (None, "0.32.0-cu130")])
-def test_a_choice_that_the_driver_cannot_run_is_refused_with_the_two_ways_out(pinned: str | None, tag: str) -> None:
+@pytest.mark.parametrize(
+    ("by", "pinned", "tag", "other"),
+    [
+        ("models.toml", "0.32.0", "", 'vllm = "0.19.1" for this model in models.toml'),
+        ("TANDEM_VLLM", None, "0.32.0-cu130", "TANDEM_VLLM=0.19.1-cu128 in .env"),
+        ("--vllm", "0.32.0", "0.19.1-cu128", "--vllm 0.19.1"),
+    ],
+)
+def test_a_choice_that_the_driver_cannot_run_is_refused_with_the_two_ways_out(
+    by: By, pinned: str | None, tag: str, other: str
+) -> None:
     with pytest.raises(TandemError) as caught:
-        choose("550.54", pinned=pinned, tag=tag)
-    who = "models.toml" if pinned else "TANDEM_VLLM"
+        KNOWN.choose("cuda", pinned=pinned, tag=tag, driver="550.54", by=by)
     assert str(caught.value) == (
-        f"vLLM 0.32.0 needs NVIDIA driver 580 or newer, this machine has 550.54 ({who} asks for it).\n"
-        "  Update the driver (under WSL2: the one of Windows), or take vLLM 0.19.1, which runs on it: "
-        "TANDEM_VLLM=0.19.1-cu128 in .env,\n"
-        "  and no other `vllm` for this model in models.toml."
+        f"vLLM 0.32.0 needs NVIDIA driver 580 or newer, this machine has 550.54 ({by} asks for it).\n"
+        "  Update the driver (under WSL2: the one of Windows),\n"
+        f"  or take vLLM 0.19.1, which runs on it: {other}"
     )
+
+
+@pytest.mark.parametrize(
+    ("pinned", "tag", "build"),
+    [("0.32.0", "", "0.32.0-cu130"), (None, "0.32.0-cu130", "0.32.0-cu130"), (None, "", "0.32.0-cu130")],
+)
+def test_what_is_wanted_can_be_told_of_a_driver_that_runs_none_of_it(pinned: str | None, tag: str, build: str) -> None:
+    assert KNOWN.wanted("cuda", pinned=pinned, tag=tag, driver="470.1").build.tag == build
 
 
 @pytest.mark.parametrize(
     ("version", "variant", "words"),
     [
         ("9.9", "cuda", "vLLM 9.9: no such version; there are: 0.33.0, 0.32.0, 0.19.1, 0.7.3"),
+        ("", "cuda", "vLLM : no such version; there are: 0.33.0, 0.32.0, 0.19.1, 0.7.3"),
         ("0.19.1", "cpu", "vLLM 0.19.1 has no cpu build; it has: cuda"),
     ],
 )
@@ -120,15 +136,36 @@ def test_what_there_is_not_is_refused_with_what_there_is(version: str, variant: 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ('default = "0.32.0"', 'default = "3.0"', "3.0 is missing"),
-        ("driver = 525", "divers = 525", "versions.0.19.1.cuda.divers: unknown key; valid keys: build, driver"),
+        ('default = "0.32.0"', 'default = "3.0"', "default: should be one of 0.33.0, 0.32.0, 0.19.1, 0.7.3, got 3.0"),
+        ("driver = 525", "divers = 525", "versions.0.19.1.cuda.driver is missing"),
+        (
+            "gigabytes = 7",
+            "gigabytes = 7, driver = 1",
+            "versions.0.32.0.cpu.driver: unknown key; valid keys: build, gig",
+        ),
         (
             "before = ",
             "befor = ",
             "versions.0.19.1.befor: unknown key; valid keys: before, cpu, cuda, packages, python",
         ),
         ('default = "0.32.0"', 'default = "0.32.0"\nlatest = 1', "latest: unknown key; valid keys: default, versions"),
-        ('python = "3.10"\n', "", "python is missing"),
+        ('python = "3.10"\n', "", "versions.0.7.3.python is missing"),
+        ('python = "3.10"\n', 'python = "310"\n', "versions.0.7.3.python: String should match pattern '^3"),
+        (
+            'packages = ["modelscope==1.40.2"]',
+            'packages = "modelscope"',
+            "versions.0.32.0.packages: should be a valid list, got 'modelscope'",
+        ),
+        ("driver = 525", 'driver = "525"', "versions.0.19.1.cuda.driver: should be a valid integer, got '525'"),
+        ("before = 2026-05-01", "before = 5", "versions.0.19.1.before: should be a valid date, got 5"),
+        (
+            'cuda = { build = "cu128", driver = 525, gigabytes = 20 }',
+            "",
+            "versions.0.19.1: should have cuda or cpu, or",
+        ),
+        ('[versions."0.33.0"]', '[versions."new"]', "versions.new.[key]: String should match pattern '^"),
+        (TEXT, 'default = "1"\nversions = []', "versions: should be a valid dictionary, got []"),
+        (TEXT, "default = ", "not TOML: "),
     ],
 )
 def test_a_fault_of_the_file_is_named(before: str, after: str, words: str) -> None:
