@@ -37,7 +37,7 @@ release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 } >"$sources/list"
 
 # As Debian's own slim images do it, so that any base image gives the same result; licences stay.
-left_out='/usr/share/doc/* /usr/share/info/* /usr/share/locale/* /usr/share/man/* /usr/bin/*-lto-dump* /usr/lib/python3*/config-*/*.a'
+left_out='/usr/share/doc/* /usr/share/info/* /usr/share/locale/* /usr/share/man/* /usr/bin/*lto-dump* /usr/lib/python3*/config-*/*.a'
 # The image's own hook empties the package cache, which a cache mount is there to keep.
 rm -f /etc/apt/apt.conf.d/docker-clean
 cat >"$sources/apt.conf" <<EOF

@@ -12,8 +12,8 @@ def main() -> int:
     try:
         app(prog_name="tandem" if sys.argv[0].endswith("tandem") else "python -m orchestrator", standalone_mode=True)
     except TandemError as error:
-        for line in str(error).splitlines():
-            print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
+        lines = [line if line.startswith(" ") else f"error: {line}" for line in str(error).splitlines()]
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
         return error.exit_code
     return 0
 

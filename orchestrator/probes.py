@@ -86,7 +86,9 @@ def run(candidates: Iterable[Candidate], probe: Callable[[Candidate], Row], say:
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join()
+            # With a limit: a Ctrl-C that comes just before a wait without one would be noticed after it.
+            while worker.is_alive():
+                worker.join(0.2)
     except KeyboardInterrupt:
         # Whatever is said of the interruption is the last that is said.
         with lock:

@@ -37,7 +37,9 @@ class Plain:
         if phase == self._last[0] and now - self._last[1] < PLAIN_SECONDS:
             return
         self._last = (phase, now)
-        print(f"[{now - self._began:4.0f} s] {phase}: {text}", file=sys.stderr, flush=True)
+        # In one write: phases are told from a thread too, and lines must not run into one another.
+        sys.stderr.write(f"[{now - self._began:4.0f} s] {phase}: {text}\n")
+        sys.stderr.flush()
 
     def close(self) -> None:
         pass

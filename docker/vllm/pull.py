@@ -44,6 +44,12 @@ def write_manifest(folder: Path, revision: str) -> None:
     new.replace(folder / MANIFEST)
 
 
+def say(line: str) -> None:
+    """Print a line in one write: the client's threads tell of their files at the same time."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def download(model: str, revision: str, folder: Path) -> None:
     """Fetch model at revision into folder with ModelScope's client; a line of progress at most every 5 s.
 
@@ -66,12 +72,10 @@ def download(model: str, revision: str, folder: Path) -> None:
             if now - said[0] > 5:
                 said[0] = now
                 percent = 100 * self.fetched / self.file_size if self.file_size else 0
-                print(
-                    f"tandem: pulling {self.filename}: {percent:.0f}% of {self.file_size / 2**20:.0f} MiB", flush=True
-                )
+                say(f"tandem: pulling {self.filename}: {percent:.0f}% of {self.file_size / 2**20:.0f} MiB")
 
         def end(self) -> None:
-            print(f"tandem: pulled {self.filename}", flush=True)
+            say(f"tandem: pulled {self.filename}")
 
     snapshot_download(model, revision=revision, local_dir=str(folder), progress_callbacks=[Line])
 
@@ -80,9 +84,9 @@ def main(model: str, revision: str) -> int:
     """Return 0 when the whole model is in the volume, 1 after one line that says why not."""
     folder = MODELS / model
     if complete(folder, revision):
-        print(f"tandem: {model} is complete", flush=True)
+        say(f"tandem: {model} is complete")
         return 0
-    print(f"tandem: pulling {model} ({revision})", flush=True)
+    say(f"tandem: pulling {model} ({revision})")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         download(model, revision, folder)
@@ -91,7 +95,7 @@ def main(model: str, revision: str) -> int:
         reason = " ".join(str(error).split())[:400] or "no reason given"
         print(f"tandem: could not pull {model} ({revision}): {type(error).__name__}: {reason}", file=sys.stderr)
         return 1
-    print(f"tandem: {model} is complete", flush=True)
+    say(f"tandem: {model} is complete")
     return 0
 
 

@@ -14,6 +14,8 @@ from tests.checkout import ROOT, Checkout, free_port
 
 PROJECT = "tandem-test"
 SERVER_IMAGE = "tandem/vllm:0.32.0-cpu"
+# Gigabytes over whatever line there is.
+BUILD_SECONDS = 3600
 # The router is on this machine, whatever proxy the machine uses.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -74,11 +76,23 @@ class Stack(Checkout):
 def images() -> Checkout:
     """Build the images of the demo as a user would; a few seconds where they are there already."""
     checkout = Checkout(ROOT)
+    sweep(checkout)
     # Stacks borrow this checkout's virtual environment: it must not be theirs to bring up to date.
     assert checkout.run(["scripts/setup", "--dev", "--yes"]).returncode == 0
-    built = checkout.tandem("build", "demo", seconds=1500)
+    built = checkout.tandem("build", "demo", seconds=BUILD_SECONDS)
     assert built.returncode == 0, built.stderr[-3000:]
     return checkout
+
+
+def sweep(checkout: Checkout) -> None:
+    """Remove what tests that were killed left in Docker; all of it is called tandem-test."""
+    kinds = {"ps -a": ("rm -fv", "Names"), "network ls": ("network rm", "Name"), "volume ls": ("volume rm", "Name")}
+    for listing, (removal, field) in kinds.items():
+        listed = checkout.run(["docker", *listing.split(), "--format", f"{{{{.{field}}}}}"]).stdout.split()
+        left = [name for name in listed if name.startswith("tandem-test")]
+        if left:
+            removed = checkout.run(["docker", *removal.split(), *left])
+            assert removed.returncode == 0, removed.stderr
 
 
 def stack(folder: Path, project: str) -> Iterator[Stack]:

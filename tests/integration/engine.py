@@ -128,9 +128,10 @@ class Machine:
             return
         if self.process.poll() is None:
             pid = self.process.pid
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                # The first process of the process namespace: it is gone when all others are, and then unshare ends.
-                os.kill(int(child), signal.SIGKILL)
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                    # The first process of the process namespace: it is gone when all others are, and then unshare ends.
+                    os.kill(int(child), signal.SIGKILL)
         try:
             self.process.wait(60)
         finally:
@@ -144,7 +145,7 @@ class Machine:
         top = Path("/sys/fs/cgroup")
         for group in {path.resolve() for path in (top / self.cgroup, *top.glob(f"*/{self.cgroup}")) if path.is_dir()}:
             for inner in sorted(group.glob("**/"), reverse=True):
-                inner.rmdir()
+                eventually(lambda gone=inner: _removed(gone), seconds=10, what=f"{inner} with no process in it")
 
     def docker(self, *arguments: str) -> str:
         """Run a docker command that has to succeed; give what it prints."""
@@ -196,11 +197,26 @@ class Machine:
         self.docker(*argv, "-c", FILL, *models)
 
 
+def _removed(group: Path) -> bool:
+    """Whether a control group is gone; the kernel keeps it while what was killed in it is not reaped."""
+    try:
+        group.rmdir()
+    except OSError:
+        return not group.exists()
+    return True
+
+
 @dataclass
 class Inside(Checkout):
     """A checkout whose commands run in a machine's network."""
 
     prefix: list[str] = field(default_factory=list)
+
+    def env(self, **more: str) -> dict[str, str]:
+        """Without this machine's proxies, which that one cannot reach."""
+        proxies = {"http_proxy", "https_proxy", "no_proxy", "all_proxy"}
+        inherited = {name: value for name, value in super().env().items() if name.lower() not in proxies}
+        return {**inherited, **self.environment, **more}
 
     def run(self, argv: list[str], *, seconds: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
         return super().run([*self.prefix, *argv], seconds=seconds, **more)

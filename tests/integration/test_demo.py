@@ -37,7 +37,8 @@ def test_plan_prints_what_up_would_do_and_does_nothing(demo: Stack) -> None:
         ["start", "demo"],
         ["wait", "demo"],
     ]
-    assert demo.compose("ps", "-aq").stdout == ""
+    listed = demo.compose("ps", "-aq")
+    assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
 
 
 def test_compose_alone_starts_the_router_with_no_model(demo: Stack) -> None:
@@ -122,6 +123,8 @@ def test_chat_answers_with_and_without_a_system_message(demo: Stack) -> None:
 
 def test_a_stream_arrives_token_by_token_and_not_at_the_end(demo: Stack) -> None:
     body = {"model": "demo", "prompt": "Tell me", "stream": True, "max_tokens": 400, "ignore_eos": True}
+    # What the first request after a pause waits for is not the router's.
+    demo.complete("demo", "Tell me", max_tokens=1)
     connection = http.client.HTTPConnection("127.0.0.1", int(demo.environment["TANDEM_PORT"]), timeout=60)
     began = time.monotonic()
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
@@ -235,7 +238,8 @@ def test_a_server_that_vllm_refuses_to_start_ends_up_with_its_own_words(demo: St
 def test_down_takes_everything_but_the_volumes(demo: Stack) -> None:
     done = demo.tandem("down")
     assert (done.returncode, done.stdout) == (0, "nothing is running\n")
-    assert demo.compose("--profile", "*", "ps", "-aq").stdout == ""
+    listed = demo.compose("--profile", "*", "ps", "-aq")
+    assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
     volumes = demo.run(["docker", "volume", "ls", "-q", "-f", "label=com.docker.compose.project=tandem-test"])
     assert volumes.stdout.split() == ["tandem-test_cache-0.32.0-cpu", "tandem-test_models"]
 

@@ -40,15 +40,15 @@ class Machine:
             self.argv(command, terminal=True), stdin=slave, stdout=slave, stderr=slave, env=self.checkout.env()
         )
         os.close(slave)
-        screen = b""
+        screen, answered = b"", False
         while True:
             try:
                 shown = os.read(master, 4096)
             except OSError:  # how Linux says that the other end is closed
                 break
             screen += shown
-            if shown.endswith(b"[y/N] "):
-                os.write(master, answer.encode())
+            if not answered and screen.endswith(b"[y/N] "):
+                answered = bool(os.write(master, answer.encode()))
         os.close(master)
         return process.wait(), screen.decode()
 
@@ -73,21 +73,29 @@ def machine(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert started.returncode == 0, started.stderr
     files = Checkout.copy(tmp_path_factory.mktemp("fresh"))
     made = Machine(images)
-    images.run(["docker", "exec", NAME, "mkdir", "-p", str(Path(HOME).parent)])
-    images.run(["docker", "cp", f"{files.folder}/.", f"{NAME}:{HOME}"])
-    if host.debian_mirror():
-        made.run(f"echo 'deb {host.debian_mirror()} bookworm main' >/etc/apt/sources.list")
-    yield made
-    images.run(["docker", "rm", "-f", "-v", NAME])
+    try:
+        for argv in (
+            ["exec", NAME, "mkdir", "-p", str(Path(HOME).parent)],
+            ["cp", f"{files.folder}/.", f"{NAME}:{HOME}"],
+        ):
+            done = images.run(["docker", *argv])
+            assert done.returncode == 0, done.stderr
+        if host.debian_mirror():
+            written = made.run(f"echo 'deb {host.debian_mirror()} bookworm main' >/etc/apt/sources.list")
+            assert written.returncode == 0, written.stderr
+        yield made
+    finally:
+        images.run(["docker", "rm", "-f", "-v", NAME])
 
 
 def test_setup_says_what_it_is_about_to_install_and_a_no_installs_nothing(machine: Machine) -> None:
     code, screen = machine.on_terminal("scripts/setup", "n\r")
-    assert code == 1
+    assert code == 1, screen
     assert "missing here: engine compose python buildx debootstrap" in screen
     assert "installs with apt-get: iptables runc containerd/forky docker.io/forky" in screen
     assert "nothing was installed" in screen
-    assert machine.run("command -v docker python3 debootstrap; ls /etc/apt/preferences.d").stdout == ""
+    left = machine.run("command -v docker python3 debootstrap; ls /etc/apt/preferences.d; echo end")
+    assert left.stdout == "end\n", left.stderr
 
 
 def test_an_unknown_argument_is_refused(machine: Machine) -> None:

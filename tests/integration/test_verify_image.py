@@ -12,7 +12,7 @@ from orchestrator.engine import Engine
 from orchestrator.verify import Check
 from orchestrator.versions import Build
 from tests.checkout import ROOT, Checkout, eventually
-from tests.integration.conftest import Stack
+from tests.integration.conftest import BUILD_SECONDS, Stack
 
 pytestmark = pytest.mark.docker
 
@@ -89,7 +89,7 @@ def test_an_image_as_built_is_as_it_should_be(checkout: Checkout) -> None:
 
 def test_the_image_for_gpus_has_code_for_an_rtx_4090(checkout: Checkout) -> None:
     if not docker("image", "ls", "--quiet", CUDA):
-        assert checkout.tandem("build", "qwen-14b", seconds=1500).returncode == 0
+        assert checkout.tandem("build", "qwen-14b", seconds=BUILD_SECONDS).returncode == 0
     done = checkout.tandem("verify-image", "qwen-14b", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     facts = {check["name"]: check["fact"] for check in json.loads(done.stdout)["checks"]}
