@@ -1,6 +1,7 @@
 """The commands about images: build, images."""
 
 import json
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -77,7 +78,7 @@ def images(
     used, digests = _in_use(whole)
     rows = inventory.rows(imagestore.images(engine), used, digests)
     if not prune:
-        print(json.dumps([row.json() for row in rows]) if as_json else inventory.table(rows))
+        print(json.dumps([row.json() for row in rows]) if as_json else inventory.table(rows, time.time()))
         return
     # The kernels of a version in use stay, also while its image is not there.
     kept = {name.rpartition(":")[2] for name in [*used, *(row.name for row in rows if not row.removable)]}

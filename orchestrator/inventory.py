@@ -1,6 +1,5 @@
 """Which of our images are of use, and which may go. Pure: images and what the profiles want in, rows out."""
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +52,8 @@ def _row(image: Image, profiles: tuple[str, ...], digests: Mapping[str, str]) ->
     return Row(image, profiles, "used" if expected in (None, image.inputs) else "stale")
 
 
-def table(found: Iterable[Row], now: float | None = None) -> str:
-    """Show rows in at most 80 columns, as far as the names of profiles allow."""
-    now = time.time() if now is None else now
+def table(found: Iterable[Row], now: float) -> str:
+    """Show rows in at most 80 columns, as far as the names of profiles allow; now is in Unix seconds."""
     lines = [("IMAGE", "SIZE", "AGE", "STATE", "FOR")]
     lines += [
         (row.name, size(row.image.size), age(now - row.image.created), row.state, _users(row.profiles)) for row in found

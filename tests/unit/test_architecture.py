@@ -27,6 +27,7 @@ PURE = {
     "patches",
     "plan",
     "states",
+    "inventory",
     "progress",
     "failures",
     "commands",

@@ -53,7 +53,7 @@ def test_the_table_says_what_the_states_mean_and_fits_80_columns() -> None:
 
 
 def test_a_table_with_nothing_in_it_says_what_to_do() -> None:
-    assert inventory.table([]).endswith("python -m orchestrator build NAME")
+    assert inventory.table([], NOW).endswith("python -m orchestrator build NAME")
 
 
 def test_scripts_get_bytes_seconds_and_the_labels_that_say_something() -> None:
