@@ -93,10 +93,18 @@ class Saver:
                 return
             if not self._folder.is_dir():
                 raise TandemError(f"{self._folder}: is no folder")
-        path = next((p for name in (manifest.PARTIAL, manifest.NAME) if (p := self._folder / name).is_file()), None)
+        paths = [self._folder / name for name in (manifest.PARTIAL, manifest.NAME)]
+        path = next((path for path in paths if files.size(path) is not None), None)
         if path is None:
             raise TandemError(f"{self._folder}: is not empty and holds no bundle; name a new folder")
-        before = manifest.parse(_text(path), str(path))
+        try:
+            before = manifest.parse(files.text(path), str(path))
+        except manifest.DamagedError as error:
+            # The folder of somebody else may have a manifest.json too.
+            if files.size(self._folder / manifest.PROJECT) is None:
+                raise
+            self._say(f"{error}; everything is written anew")
+            return
         self._have = {item.path: item for item in before.items if files.size(self._folder / item.path) == item.size}
         lost = [item for item in before.items if item.path not in self._have and item.path.startswith(manifest.WHEELS)]
         self._pythons = [] if lost else before.pythons
@@ -253,8 +261,3 @@ def _chunks(packed: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]
     content = packed.extractfile(member)
     while content is not None and (chunk := content.read(files.BLOCK)):
         yield chunk
-
-
-def _text(path: Path) -> str:
-    with files.told(path, "read"):
-        return path.read_text(encoding="utf-8", errors="replace")

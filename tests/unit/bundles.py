@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.bundle import manifest
 from orchestrator.bundle.load import Loaded, Loader
 from orchestrator.bundle.save import Saved, Saver
 from orchestrator.profiles import Profile
@@ -190,10 +191,10 @@ class Carrier:
         return dict(json.loads((self.bundle / "manifest.json").read_text(encoding="utf-8")))
 
     def edit(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the manifest."""
+        """Change the manifest, and its sha256 with it."""
         data = self.manifest()
         change(data)
-        (self.bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+        (self.bundle / "manifest.json").write_text(manifest.sealed(data), encoding="utf-8")
 
     def replace(self, path: str, content: bytes) -> None:
         """Put another file into the bundle, and say so in its manifest."""
@@ -201,7 +202,7 @@ class Carrier:
         for item in (data := self.manifest())["images"] + data["files"]:
             if item["path"] == path:
                 item |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        (self.bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+        (self.bundle / "manifest.json").write_text(manifest.sealed(data), encoding="utf-8")
 
     def names(self) -> list[str]:
         """Every file in the bundle."""

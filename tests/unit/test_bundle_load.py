@@ -102,6 +102,38 @@ def test_a_truncated_manifest_is_found(carrier: Carrier, other: Docker) -> None:
     assert refused(carrier, other).startswith(f"{path}: is no manifest of a bundle: not JSON: ")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["models"][0].update(name="Qwen/Qwen2.5-14B-Instrucu"),
+        lambda data: data["models"][0].update(revision="mastes"),
+        lambda data: data["profiles"].append("demo"),
+        lambda data: data["pythons"].clear(),
+        lambda data: data.update(revision="x"),
+        lambda data: data.update(created="2026-11-24T00:00:00"),
+        lambda data: data.update(sha256="0" * 64),
+        lambda data: data.pop("sha256"),
+        lambda data: data.update(format=1),
+        lambda data: data.update(format=3),
+    ],
+)
+def test_a_change_in_the_manifest_loads_nothing(
+    carrier: Carrier, other: Docker, change: Callable[[dict[str, Any]], object]
+) -> None:
+    data = carrier.manifest()
+    change(data)
+    (carrier.bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+    assert refused(carrier, other) == (
+        f"{carrier.bundle}/manifest.json: is damaged: its sha256 is not what was saved. "
+        "Nothing was loaded; copy the bundle again, or save it again"
+    )
+
+
+def test_a_bundle_for_no_profile_loads_nothing(carrier: Carrier, other: Docker) -> None:
+    carrier.edit(lambda data: data["profiles"].clear())
+    assert refused(carrier, other) == f"{carrier.bundle}/manifest.json: profiles: should name at least one"
+
+
 def test_a_folder_that_is_no_bundle_and_half_a_bundle_are_told_apart(
     carrier: Carrier, other: Docker, tmp_path: Path
 ) -> None:
@@ -118,7 +150,7 @@ def test_a_folder_that_is_no_bundle_and_half_a_bundle_are_told_apart(
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda data: data.update(format=2), "format 2, and this Tandem reads format 1; "),
+        (lambda data: data.update(format=3), "format 3, and this Tandem reads format 2; "),
         (lambda data: data.update(colour="red"), "colour: unknown key; valid keys: "),
         (lambda data: data["images"][0].update(sha265="x"), "images.0.sha265: unknown key, did you mean sha256?"),
         (lambda data: data["files"][0].update(path="../../etc/x"), 'path "../../etc/x" climbs out of the folder'),

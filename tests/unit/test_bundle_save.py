@@ -219,10 +219,27 @@ def test_a_file_is_no_folder(carrier: Carrier) -> None:
 
 def test_a_bundle_of_a_newer_format_is_left_alone(carrier: Carrier) -> None:
     carrier.save()
-    carrier.edit(lambda data: data.update(format=2))
+    carrier.edit(lambda data: data.update(format=3))
     names = carrier.names()
-    assert "format 2, and this Tandem reads format 1" in refused(carrier)
+    assert "format 3, and this Tandem reads format 2" in refused(carrier)
     assert carrier.names() == names
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": 2}', '{"version": 3}', "[" * 100_000])
+def test_a_bundle_whose_manifest_is_damaged_is_written_anew(carrier: Carrier, content: str) -> None:
+    carrier.save(weights=True)
+    names = carrier.names()
+    (carrier.bundle / "manifest.json").write_text(content)
+    carrier.docker.did.clear()
+    assert carrier.save(weights=True).kept == []
+    assert f"save {SERVER}" in carrier.docker.did
+    assert carrier.names() == names
+    assert any(line.endswith("; everything is written anew") for line in carrier.said)
+    assert carrier.load().present == [ROUTER, SERVER, MODEL]
+    # Where no save ever wrote, it is the manifest of something else.
+    (carrier.bundle / "manifest.json").write_text(content)
+    (carrier.bundle / "tandem.tar").unlink()
+    assert refused(carrier).startswith(f"{carrier.bundle}/manifest.json: is ")
 
 
 def test_no_space_is_said_before_the_first_byte(carrier: Carrier, tmp_path: Path) -> None:
