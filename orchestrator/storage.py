@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.bundle import inside
+from orchestrator.bundle.files import told
 from orchestrator.engine import NO_COMMAND, Engine, expected
 from orchestrator.errors import TandemError
 
@@ -60,7 +61,8 @@ class Storage:
     def has_weights(self) -> bool:
         """Say whether the place of weights exists."""
         if self.in_folder:
-            return Path(self.weights).is_dir()
+            with told(Path(self.weights), "read"):
+                return Path(self.weights).is_dir()
         found = self._engine.client.api.volumes()["Volumes"] or ()
         return any(volume["Name"] == self.weights for volume in found)
 

@@ -6,6 +6,7 @@ It is sent there as text, so it uses the standard library alone.
 import hashlib
 import json
 import shutil
+import signal
 import sys
 import tarfile
 from pathlib import Path
@@ -69,6 +70,8 @@ def take(folder: Path) -> None:
 def main(action: str, model: str, names: str = "[]") -> int:
     """Return 0, or 1 after one line that says why not."""
     folder = MODELS / model
+    # Whoever sends may be gone first; what is half written goes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         if action == "list":
             print(json.dumps(listed(folder)))

@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple, Self
 
 from orchestrator.bundle import check, files, manifest, weights
 from orchestrator.bundle.archive import Archive
@@ -173,20 +173,31 @@ class Loader:
             for file in wanted:
                 member = tarfile.TarInfo(_name(model, file))
                 member.size = file.size
-                with (self._folder / file.path).open("rb") as content:
-                    packed.addfile(member, _Counted(content, meter))
+                with _Counted(self._folder / file.path, meter) as content:
+                    packed.addfile(member, content)
 
 
 class _Counted:
-    """A file to be read, with its bytes counted."""
+    """A file to be read, with its bytes counted; what the drive does to it meanwhile is one line."""
 
-    def __init__(self, stream: IO[bytes], meter: Meter) -> None:
-        self._stream = stream
+    def __init__(self, path: Path, meter: Meter) -> None:
+        self._path = path
         self._meter = meter
+        with files.told(path, "read"):
+            self._stream = path.open("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
     def read(self, size: int = -1) -> bytes:
-        """Read like a file."""
-        data = self._stream.read(size)
+        """Read like a file that has as many bytes left."""
+        with files.told(self._path, "read"):
+            data = self._stream.read(size)
+        if len(data) < size:
+            raise TandemError(f"{self._path}: ended early: the drive lost some of it")
         self._meter.add(len(data))
         return data
 

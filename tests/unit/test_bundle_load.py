@@ -1,8 +1,10 @@
 """A bundle is checked whole before the first image is loaded; what is wrong is one line, and the images stay."""
 
 import json
+import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,58 @@ def test_what_is_behind_a_link_is_refused(carrier: Carrier, other: Docker, tmp_p
     assert refused(carrier, other) == (
         f"{carrier.bundle / SERVER_TAR}: is behind a symbolic link, and a bundle has none"
     )
+
+
+def test_a_path_that_no_disk_takes_is_one_line(carrier: Carrier, other: Docker) -> None:
+    carrier.edit(lambda data: data["files"][0].update(path="x" * 300))
+    assert refused(carrier, other) == f"{carrier.bundle / ('x' * 300)}: cannot be read: File name too long"
+
+
+@pytest.mark.parametrize(
+    ("folder", "first"), [("", "manifest.json"), ("images", ROUTER_TAR), ("weights", "weights/Qwen")]
+)
+def test_a_folder_that_may_not_be_read_is_one_line(carrier: Carrier, other: Docker, folder: str, first: str) -> None:
+    with unreadable(carrier.bundle / folder):
+        assert refused(carrier, other) == f"{carrier.bundle / first}: cannot be read: Permission denied"
+
+
+@contextmanager
+def unreadable(folder: Path) -> Iterator[None]:
+    """Take a folder from this user; root, whom no mode keeps out, is nobody for that time."""
+    root = os.geteuid() == 0
+    modes = {path: path.stat().st_mode for path in (folder, *folder.parents)}
+    closed = [path for path in folder.parents if root and not modes[path] & 0o001]
+    try:
+        for path in closed:
+            path.chmod(0o755)
+        folder.chmod(0)
+        if root:
+            os.seteuid(65534)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path in (folder, *closed):
+            path.chmod(modes[path])
+
+
+@pytest.mark.parametrize("left", [None, 1000])
+def test_weights_that_vanish_or_shrink_while_they_are_sent_are_one_line(
+    carrier: Carrier, other: Docker, left: int | None
+) -> None:
+    path = carrier.bundle / f"weights/{MODEL}/model.safetensors"
+
+    def before(doing: str) -> None:
+        if doing == "make the volume":
+            path.unlink() if left is None else path.write_bytes(bytes(left))
+
+    other.before = before
+    with pytest.raises(TandemError) as caught:
+        carrier.load(other)
+    fault = "cannot be read: No such file or directory" if left is None else "ended early: the drive lost some of it"
+    assert str(caught.value) == f"{path}: {fault}"
+    # Without its manifest no model counts as whole.
+    assert bundles.MANIFEST not in other.models.get(MODEL, {})
 
 
 def test_a_tar_that_climbs_out_is_refused_though_its_hash_is_right(carrier: Carrier, other: Docker) -> None:
