@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.bundle.meter import amount
 from orchestrator.errors import TandemError
 from tests.unit import bundles
 from tests.unit.bundles import MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier, Docker
@@ -258,7 +259,11 @@ def test_no_space_is_said_before_anything_is_loaded(carrier: Carrier, other: Doc
     needed = sum(tars) + max(tars) + weights
     other.folder = (tmp_path, True)
     carrier.free = needed - 1
-    assert refused(carrier, other).startswith(f"no space: {tmp_path} needs 0.2 MB, and 0.2 MB is free there"[:14])
+    assert refused(carrier, other) == (
+        f"no space: {tmp_path} needs {amount(needed)}, and {amount(needed - 1)} is free there"
+    )
+    carrier.free = 3000
+    assert refused(carrier, other) == f"no space: {tmp_path} needs 138.2 kB, and 3.0 kB is free there"
     carrier.free = needed
     carrier.load(other)
     # What is there needs none.
