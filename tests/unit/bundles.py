@@ -13,6 +13,7 @@ from typing import IO, Any
 from orchestrator.bundle import manifest
 from orchestrator.bundle.load import Loaded, Loader
 from orchestrator.bundle.save import Saved, Saver
+from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.storage import Held, Stored
@@ -115,6 +116,16 @@ class Docker:
         self.tars[tag] = content
 
     def look(self, image: str, model: str) -> Held:
+        if image not in self.tars:
+            raise TandemError(f"{image}: no such image")
+        self.before(f"look with {image}")
+        return self._held(model)
+
+    def see(self, model: str) -> Held | None:
+        assert self.in_folder
+        return self._held(model)
+
+    def _held(self, model: str) -> Held:
         files = self.models.get(model, {})
         manifest = files.get(MANIFEST)
         return Held(

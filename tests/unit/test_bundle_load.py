@@ -293,9 +293,18 @@ def test_weights_in_a_folder_need_it_and_its_space(carrier: Carrier, other: Dock
     assert "make the volume" not in other.did
 
 
-def test_what_the_container_sees_free_counts_when_docker_cannot_be_seen(carrier: Carrier, other: Docker) -> None:
+def test_no_space_in_a_volume_is_said_before_anything_is_loaded(carrier: Carrier, other: Docker) -> None:
+    other.there, other.free = True, 10
+    assert refused(carrier, other) == "no space: tandem_models needs 5.1 kB, and 0.0 kB is free there"
+    # What is there needs none.
+    other.models[MODEL] = {"model.safetensors": bundles.WEIGHTS["model.safetensors"]}
+    other.free = 100
+    carrier.load(other)
+
+
+def test_the_space_of_a_volume_that_is_not_there_is_known_when_it_is_made(carrier: Carrier, other: Docker) -> None:
     other.free = 10
-    with pytest.raises(TandemError, match=r"^no space: tandem_models needs 5\.\d kB, and 0\.0 kB is free there$"):
+    with pytest.raises(TandemError, match=r"^no space: tandem_models needs 5\.1 kB, and 0\.0 kB is free there$"):
         carrier.load(other)
     assert MODEL not in other.models
 
@@ -326,9 +335,20 @@ def test_weights_go_on_with_the_files_that_are_missing_or_not_the_same(carrier: 
     assert other.models == carrier.docker.models
 
 
-def test_whole_weights_of_another_revision_stay(carrier: Carrier, other: Docker) -> None:
+@pytest.mark.parametrize(
+    ("images", "in_folder", "known"),
+    [
+        ([SERVER], False, True),
+        (["tandem/vllm:0.7.3-cu124", "debian:latest"], False, True),
+        ([], True, True),
+        (["debian:latest", ROUTER], False, False),
+    ],
+)
+def test_whole_weights_of_another_revision_stay_and_no_image_is_loaded_where_they_can_be_seen(
+    carrier: Carrier, images: list[str], in_folder: bool, known: bool
+) -> None:
     there = bundles.pulled({"config.json": b"v1"}, "v1")
-    other.models[MODEL], other.there = dict(there), True
+    other = Docker({tag: bundles.image(tag, b"old") for tag in images}, {MODEL: dict(there)}, in_folder=in_folder)
     with pytest.raises(TandemError) as caught:
         carrier.load(other)
     assert str(caught.value) == (
@@ -336,6 +356,16 @@ def test_whole_weights_of_another_revision_stay(carrier: Carrier, other: Docker)
         "Remove that folder there to take the bundle's"
     )
     assert other.models[MODEL] == there
+    assert other.did == ([] if known else [f"load {ROUTER}", f"load {SERVER}"])
+
+
+def test_a_broken_image_under_the_tag_is_replaced_though_it_cannot_look(carrier: Carrier, other: Docker) -> None:
+    def before(doing: str) -> None:
+        if doing == f"look with {SERVER}" and other.tars[SERVER] == OLDER:
+            raise TandemError("no tini in it")
+
+    other.there, other.before = True, before
+    assert carrier.load(other).loaded == [ROUTER, SERVER, MODEL]
 
 
 def test_a_checkout_that_wants_other_images_is_told_so(carrier: Carrier, other: Docker) -> None:
