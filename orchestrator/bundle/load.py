@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from orchestrator.bundle import check, files, manifest, weights
+from orchestrator.bundle import advice, check, files, manifest, weights
 from orchestrator.bundle.archive import Archive
 from orchestrator.bundle.files import Free, Need
 from orchestrator.bundle.manifest import File, Image, Manifest, Model
@@ -25,6 +25,7 @@ class Loaded(NamedTuple):
     loaded: list[str]
     present: list[str]
     warnings: list[str]
+    next: list[str]
 
 
 class Loader:
@@ -62,9 +63,12 @@ class Loader:
                 f"TANDEM_MODELS: there is no folder {place}; make it: sudo install -d -o 1000 -g 1000 {place}"
             )
         self._space(whole)
+        advised = advice.advise(self._project, whole.profiles, {image.tag for image in whole.images})
+        for line in advised.warnings:
+            self._say(f"warning: {line}")
         check.digests(self._folder, whole, Meter("checking", whole.size, self._say, self._clock))
         archives = {image.tag: check.image(self._folder, image) for image in whole.images}
-        result = Loaded(str(self._folder), whole.profiles, [], [], self._warnings(whole))
+        result = Loaded(str(self._folder), whole.profiles, [], [], *advised)
         for image in whole.images:
             self._load_image(image, archives[image.tag], result)
         for model in whole.models:
@@ -128,24 +132,6 @@ class Loader:
             raise TandemError(
                 f"no space: {self._storage.weights} needs {amount(needed)}, and {amount(held.free)} is free there"
             )
-
-    def _warnings(self, whole: Manifest) -> list[str]:
-        """Say where this checkout wants something else than the bundle brings."""
-        brought = {image.tag for image in whole.images}
-        found = []
-        for name in whole.profiles:
-            profile = self._project.profiles.get(name)
-            if profile is None:
-                found.append(f"the bundle is for {name}, which this models.toml does not have")
-                continue
-            found += [
-                f"{name} wants the image {tag} here, which the bundle does not bring"
-                for tag in self._project.images(profile).values()
-                if tag not in brought
-            ]
-        for line in found:
-            self._say(line)
-        return found
 
     def _load_image(self, image: Image, packed: Archive, result: Loaded) -> None:
         before = self._storage.images().get(image.tag)

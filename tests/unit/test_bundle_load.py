@@ -5,12 +5,14 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.bundle.meter import amount
+from orchestrator.cli_bundle import _loaded
 from orchestrator.errors import TandemError
 from tests.unit import bundles
 from tests.unit.bundles import MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier, Docker
@@ -368,15 +370,25 @@ def test_a_broken_image_under_the_tag_is_replaced_though_it_cannot_look(carrier:
     assert carrier.load(other).loaded == [ROUTER, SERVER, MODEL]
 
 
-def test_a_checkout_that_wants_other_images_is_told_so(carrier: Carrier, other: Docker) -> None:
-    carrier.project = whole(profile(vllm="0.7.3"))
-    assert carrier.load(other).warnings == [
-        "qwen-14b wants the image tandem/vllm:0.7.3-cu124 here, which the bundle does not bring"
+def test_a_machine_that_wants_other_images_is_told_so_before_and_after(carrier: Carrier, other: Docker) -> None:
+    warning = "qwen-14b: the bundle brings vLLM 0.32.0, which needs NVIDIA driver 580 or newer; this machine has 470.10"
+    carrier.project = replace(carrier.project, driver=lambda: "470.10")
+    loaded = carrier.load(other)
+    assert loaded.loaded == [ROUTER, SERVER, MODEL]
+    assert loaded.warnings == [warning]
+    assert carrier.said.index(f"warning: {warning}") < carrier.said.index(f"loading {ROUTER} (10.2 kB)")
+    assert _loaded(loaded).splitlines()[-2:] == [
+        f"warning: {warning}",
+        "next: update the driver to 580 or newer (under WSL2: the one of Windows)",
     ]
     carrier.project = whole(profile(name="other"))
     loaded = carrier.load(other)
-    assert loaded.warnings == ["the bundle is for qwen-14b, which this models.toml does not have"]
-    assert loaded.warnings[0] in carrier.said
+    assert _loaded(loaded).splitlines() == [
+        f"already here: {ROUTER}",
+        f"already here: {SERVER}",
+        f"already here: {MODEL}",
+        "warning: the bundle is for qwen-14b, which this models.toml does not have",
+    ]
 
 
 def test_an_image_that_docker_took_and_does_not_have_is_an_error(carrier: Carrier, other: Docker) -> None:
@@ -392,4 +404,5 @@ def test_the_result_is_json(carrier: Carrier, other: Docker) -> None:
         "loaded": [ROUTER, SERVER, MODEL],
         "present": [],
         "warnings": [],
+        "next": ["python -m orchestrator up qwen-14b"],
     }
