@@ -15,11 +15,12 @@ from orchestrator.bundle.wanted import Pulled
 from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
+from orchestrator.settings import Settings
 from orchestrator.storage import Storage, Stored
 
 # The project's files and the packages: less than 20 MB, and a little more for what they grow by.
 SMALL = 100_000_000
-Download = Callable[[Path, str, Path, str], str | None]
+Download = Callable[[Path, str, Path, Settings], str | None]
 
 
 class Saved(NamedTuple):
@@ -212,9 +213,7 @@ class Saver:
         found = []
         for python in pythons:
             self._say(f"fetching the packages for Python {python}")
-            fault = self._download(
-                self._project.folder, python, target, self._project.settings.get("TANDEM_PYPI_INDEX")
-            )
+            fault = self._download(self._project.folder, python, target, self._project.settings)
             if fault is None:
                 found.append(python)
             elif python == pythons[0]:

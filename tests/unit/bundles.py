@@ -16,6 +16,7 @@ from orchestrator.bundle.save import Saved, Saver
 from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
+from orchestrator.settings import Settings
 from orchestrator.storage import Held, Stored
 from tests.unit.values import profile
 from tests.unit.values import project as whole
@@ -159,7 +160,7 @@ def docker() -> Docker:
     return Docker(tars, {MODEL: pulled(WEIGHTS)})
 
 
-def download(folder: Path, python: str, target: Path, index: str) -> str | None:
+def download(folder: Path, python: str, target: Path, settings: Settings) -> str | None:
     """Packages without an index: one wheel for all, and one for each Python but 3.13."""
     target.mkdir(exist_ok=True)
     if python == "3.13":
@@ -181,9 +182,9 @@ class Carrier:
         self.project = project(folder / "project", profile())
 
     def save(self, *profiles: Profile, weights: bool = False) -> Saved:
-        def counted(folder: Path, python: str, target: Path, index: str) -> str | None:
+        def counted(folder: Path, python: str, target: Path, settings: Settings) -> str | None:
             self.downloads.append(python)
-            return download(folder, python, target, index)
+            return download(folder, python, target, settings)
 
         saver = Saver(
             self.project, self.docker, self.bundle, say=self.said.append, clock=lambda: 0.0, now="2026-11-23T00:00:00",

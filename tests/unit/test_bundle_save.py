@@ -10,6 +10,7 @@ import pytest
 from orchestrator.bundle import files, manifest
 from orchestrator.bundle.meter import Meter, amount
 from orchestrator.errors import TandemError
+from orchestrator.settings import Settings
 from orchestrator.storage import Held
 from tests.unit import bundles
 from tests.unit.bundles import MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier
@@ -262,7 +263,7 @@ def test_what_is_written_already_needs_no_space(carrier: Carrier) -> None:
 
 
 def test_packages_for_this_machines_python_must_be_there(carrier: Carrier) -> None:
-    def none(folder: Path, python: str, target: Path, index: str) -> str:
+    def none(folder: Path, python: str, target: Path, settings: Settings) -> str:
         return "no index answers"
 
     from orchestrator.bundle.save import Saver
