@@ -70,6 +70,7 @@ class Saver:
         self._open()
         images = wanted.images(self._project, self._storage, profiles)
         pulled = wanted.pulled(self._project, self._storage, profiles) if with_weights else []
+        self._check_kept(images, pulled)
         self._check_space(images, pulled)
         self._begin()
         self._save_project(profiles)
@@ -106,9 +107,36 @@ class Saver:
                 raise
             self._say(f"{error}; everything is written anew")
             return
-        self._have = {item.path: item for item in before.items if files.size(self._folder / item.path) == item.size}
-        lost = [item for item in before.items if item.path not in self._have and item.path.startswith(manifest.WHEELS)]
-        self._pythons = [] if lost else before.pythons
+        self._have = {item.path: item for item in before.items}
+        self._pythons = before.pythons
+        for item in before.items:
+            if files.size(self._folder / item.path) != item.size:
+                self._drop(item)
+
+    def _check_kept(self, images: dict[str, Stored], pulled: list[Pulled]) -> None:
+        """Hash what would be kept; what a drive or a copy damaged is written anew."""
+        sources_of = {wanted.image_path(tag): stored.id for tag, stored in images.items()}
+        sources_of |= {one.path(name): one.source(name) for one in pulled for name in one.names}
+        packages = sources.requirements_digest(self._project.folder)
+        sources_of |= {path: packages for path in self._have if path.startswith(manifest.WHEELS)}
+        kept = [self._have[path] for path, source in sources_of.items() if self._keeps(path, source)]
+        meter = Meter("checking what is there", sum(item.size for item in kept), self._say, self._clock)
+        for item in kept:
+            if not self._is_same(item, meter):
+                self._say(f"{item.path}: is damaged, and is written anew")
+                self._drop(item)
+
+    def _is_same(self, item: File | Image, meter: Meter) -> bool:
+        try:
+            return files.digest(self._folder / item.path, meter) == item.sha256
+        except TandemError:
+            return False  # what the drive does not give back is lost as well
+
+    def _drop(self, item: File | Image) -> None:
+        del self._have[item.path]
+        if item.path.startswith(manifest.WHEELS):
+            # Packages are fetched all together.
+            self._pythons = []
 
     def _check_space(self, images: dict[str, Stored], pulled: list[Pulled]) -> None:
         missing = [stored.size for tag, stored in images.items() if not self._keeps(wanted.image_path(tag), stored.id)]

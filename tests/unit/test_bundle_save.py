@@ -226,6 +226,52 @@ def test_a_bundle_of_a_newer_format_is_left_alone(carrier: Carrier) -> None:
     assert carrier.names() == names
 
 
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_what_a_drive_damaged_is_written_anew_and_said(carrier: Carrier) -> None:
+    carrier.save(weights=True)
+    carrier.edit(lambda data: data["pythons"].append("3.13"))
+    carrier.docker.did.clear()
+    carrier.downloads.clear()
+    flip(carrier.bundle / SERVER_TAR)
+    flip(carrier.bundle / WEIGHTS[-1])
+    with pytest.raises(TandemError, match=r"is damaged: its sha256 is not what was saved\. .*, or save it again$"):
+        carrier.load()
+    saved = carrier.save(weights=True)
+    assert carrier.docker.did == [f"save {SERVER}", "give model.safetensors"]
+    assert carrier.downloads == []
+    assert [line for line in carrier.said if "damaged" in line] == [
+        f"{path}: is damaged, and is written anew" for path in (SERVER_TAR, WEIGHTS[-1])
+    ]
+    assert {ROUTER_TAR, *WHEELS, *WEIGHTS[:-1]} == set(saved.kept)
+    carrier.load()
+    flip(carrier.bundle / WHEELS[0])
+    carrier.save(weights=True)
+    assert carrier.downloads == ["3.11", "3.12", "3.13"]
+    carrier.load()
+
+
+def test_what_is_written_anew_needs_its_space(carrier: Carrier) -> None:
+    carrier.save()
+    flip(carrier.bundle / SERVER_TAR)
+    carrier.free = 100_000_000
+    before = carrier.names()
+    assert refused(carrier).startswith(f"no space: {carrier.bundle} needs 100.1 MB, ")
+    assert carrier.names() == before
+
+
+def test_only_what_would_be_kept_is_hashed(carrier: Carrier) -> None:
+    carrier.save(weights=True)
+    flip(carrier.bundle / WEIGHTS[-1])
+    carrier.docker.tars[SERVER] = bundles.image(SERVER, b"newer")
+    flip(carrier.bundle / SERVER_TAR)
+    carrier.save()
+    assert not any("damaged" in line for line in carrier.said)
+
+
 @pytest.mark.parametrize("content", ["{", '{"format": 2}', '{"version": 3}', "[" * 100_000])
 def test_a_bundle_whose_manifest_is_damaged_is_written_anew(carrier: Carrier, content: str) -> None:
     carrier.save(weights=True)
