@@ -96,4 +96,5 @@ def _load(whole: "Project", folder: Path, *, as_json: bool) -> None:
 
 def _loaded(loaded: "Loaded") -> str:
     lines = [f"loaded {what}" for what in loaded.loaded] + [f"already here: {what}" for what in loaded.present]
-    return "\n".join([*lines, f"next: python -m orchestrator up {loaded.profiles[0]}"])
+    lines += [f"warning: {line}" for line in loaded.warnings] + [f"next: {step}" for step in loaded.next]
+    return "\n".join(lines)

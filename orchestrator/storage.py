@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.bundle import inside
+from orchestrator.bundle.files import told
 from orchestrator.engine import NO_COMMAND, Engine, expected
 from orchestrator.errors import TandemError
 
@@ -60,7 +61,8 @@ class Storage:
     def has_weights(self) -> bool:
         """Say whether the place of weights exists."""
         if self.in_folder:
-            return Path(self.weights).is_dir()
+            with told(Path(self.weights), "read"):
+                return Path(self.weights).is_dir()
         found = self._engine.client.api.volumes()["Volumes"] or ()
         return any(volume["Name"] == self.weights for volume in found)
 
@@ -88,9 +90,18 @@ class Storage:
 
     def look(self, image: str, model: str) -> Held:
         """Look at a model's weights, in a container of an image."""
-        shown = json.loads(self._engine.run(self._inside(image, "list", model)).stdout)
-        files = {name: (size, time) for name, (size, time) in shown["files"].items()}
-        return Held(files, shown["manifest"], shown["free"])
+        done = self._engine.run(self._inside(image, "list", model), check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise TandemError(f"the weights of {model} cannot be looked at: {said[-1]}")
+        return _held(json.loads(done.stdout))
+
+    def see(self, model: str) -> Held | None:
+        """Look at a model's weights in a folder from here; None when this user may not."""
+        try:
+            return _held(inside.listed(Path(self.weights) / model, Path(self.weights)))
+        except OSError:
+            return None
 
     def hashes(self, image: str, model: str, names: Sequence[str]) -> Generator[tuple[str, str], None, None]:
         """Hash files of a model where they are; each name with its sha256 as it is known."""
@@ -177,3 +188,8 @@ class Storage:
                 raise TandemError(
                     f"'{' '.join(argv[:2])}' failed: {lines[-1] if lines else f'exit code {process.returncode}'}"
                 )
+
+
+def _held(shown: dict[str, Any]) -> Held:
+    files = {name: (size, time) for name, (size, time) in shown["files"].items()}
+    return Held(files, shown["manifest"], shown["free"])

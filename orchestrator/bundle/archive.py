@@ -36,7 +36,7 @@ def look(path: Path) -> Archive:
         return _archive(indexes)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise TandemError(f"{path}: is no whole tar: {error}") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise TandemError(f"{path}: is a tar, and no image that 'docker save' wrote") from None
 
 
@@ -62,6 +62,6 @@ def _archive(indexes: dict[str, Any]) -> Archive:
     manifests = indexes.get("index.json", {}).get("manifests", [])
     configs = {posixpath.basename(image["Config"]).removesuffix(".json") for image in images}
     return Archive(
-        frozenset(tag for image in images for tag in image["RepoTags"] or ()),
+        frozenset(str(tag) for image in images for tag in image["RepoTags"] or ()),
         frozenset({f"sha256:{digest}" for digest in configs} | {manifest["digest"] for manifest in manifests}),
     )

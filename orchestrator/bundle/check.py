@@ -14,13 +14,17 @@ _AGAIN = "Nothing was loaded; copy the bundle again, or save it again"
 def structure(folder: Path) -> Manifest:
     """Read the manifest of a whole bundle."""
     path = folder / manifest.NAME
-    if not path.is_file():
-        if (folder / manifest.PARTIAL).is_file():
+    if files.size(path) is None:
+        if files.size(folder / manifest.PARTIAL) is not None:
             raise TandemError(f"{folder}: is half a bundle: 'bundle save' did not end. Run that again, and it goes on")
         raise TandemError(f"{folder}: is no bundle: it holds no {manifest.NAME}")
-    with files.told(path, "read"):
-        text = path.read_text(encoding="utf-8", errors="replace")
-    return manifest.parse(text, str(path))
+    try:
+        whole = manifest.parse(files.text(path), str(path))
+    except manifest.DamagedError as error:
+        raise TandemError(f"{error}. {_AGAIN}") from None
+    if not whole.profiles:
+        raise TandemError(f"{path}: profiles: should name at least one")
+    return whole
 
 
 def sizes(folder: Path, whole: Manifest) -> None:
@@ -28,7 +32,7 @@ def sizes(folder: Path, whole: Manifest) -> None:
     for item in whole.items:
         path = folder / item.path
         parts = Path(item.path).parts
-        if any(folder.joinpath(*parts[:count]).is_symlink() for count in range(1, len(parts) + 1)):
+        if any(files.is_link(folder.joinpath(*parts[:count])) for count in range(1, len(parts) + 1)):
             raise TandemError(f"{path}: is behind a symbolic link, and a bundle has none")
         found = files.size(path)
         if found is None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,14 +72,37 @@ def digest(path: Path, meter: Meter) -> str:
     return hashed.hexdigest()
 
 
+def text(path: Path) -> str:
+    """Read a small file whole; a byte that is no text shows as one that nobody wrote."""
+    with told(path, "read"):
+        return path.read_text(encoding="utf-8", errors="replace")
+
+
 def size(path: Path) -> int | None:
-    """The size of a plain file; None when there is none, or it is something else, or behind a link."""
-    return path.stat().st_size if path.is_file() and not path.is_symlink() else None
+    """The size of a plain file; None when there is none, or it is something else, or a link."""
+    mode, found = _look(path)
+    return found if stat.S_ISREG(mode) else None
+
+
+def is_link(path: Path) -> bool:
+    """Say whether a path is a symbolic link."""
+    return stat.S_ISLNK(_look(path)[0])
+
+
+def _look(path: Path) -> tuple[int, int]:
+    # Path's own questions answer no, or raise, where a folder may not be read: each Python its own way.
+    with told(path, "read"):
+        try:
+            found = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return 0, 0
+    return found.st_mode, found.st_size
 
 
 def free(path: Path) -> int:
     """The free bytes where path is, or will be."""
-    return shutil.disk_usage(_existing(path)).free
+    with told(path, "read"):
+        return shutil.disk_usage(_existing(path)).free
 
 
 @dataclass(frozen=True)
@@ -94,7 +118,9 @@ def check_space(needs: Iterable[Need], available: Free) -> None:
     by_disk: dict[int, list[Need]] = {}
     for need in needs:
         if need.size:
-            by_disk.setdefault(_existing(need.path).stat().st_dev, []).append(need)
+            with told(need.path, "read"):
+                disk = _existing(need.path).stat().st_dev
+            by_disk.setdefault(disk, []).append(need)
     for there in by_disk.values():
         needed, found = sum(need.size for need in there), available(there[0].path)
         if found < needed:

@@ -6,9 +6,11 @@ It is sent there as text, so it uses the standard library alone.
 import hashlib
 import json
 import shutil
+import signal
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 MODELS = Path("/models")
 MANIFEST = ".tandem-manifest.json"
@@ -16,15 +18,15 @@ UNFINISHED = ".tandem-part"
 BLOCK = 1 << 20
 
 
-def listed(folder: Path) -> dict[str, object]:
+def listed(folder: Path, models: Path = MODELS) -> dict[str, Any]:
     """The files of a model with size and time, the manifest of a whole one, and the bytes that are free here."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     stats = {str(path.relative_to(folder)): path.stat() for path in paths}
     manifest = folder / MANIFEST
     return {
         "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
-        "manifest": manifest.read_text() if manifest.is_file() else None,
-        "free": shutil.disk_usage(MODELS).free,
+        "manifest": manifest.read_text(errors="replace") if manifest.is_file() else None,
+        "free": shutil.disk_usage(models).free,
     }
 
 
@@ -69,6 +71,8 @@ def take(folder: Path) -> None:
 def main(action: str, model: str, names: str = "[]") -> int:
     """Return 0, or 1 after one line that says why not."""
     folder = MODELS / model
+    # Whoever sends may be gone first; what is half written goes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         if action == "list":
             print(json.dumps(listed(folder)))

@@ -1,12 +1,12 @@
 """Reads a bundle: checks all of it first, then gives Docker what is not there yet."""
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple, Self
 
-from orchestrator.bundle import check, files, manifest, weights
+from orchestrator.bundle import advice, check, files, manifest, weights
 from orchestrator.bundle.archive import Archive
 from orchestrator.bundle.files import Free, Need
 from orchestrator.bundle.manifest import File, Image, Manifest, Model
@@ -14,6 +14,7 @@ from orchestrator.bundle.meter import Clock, Meter, Say, amount
 from orchestrator.errors import TandemError
 from orchestrator.project import Project
 from orchestrator.storage import Held, Storage
+from orchestrator.versions import REPOSITORY
 
 
 class Loaded(NamedTuple):
@@ -24,6 +25,7 @@ class Loaded(NamedTuple):
     loaded: list[str]
     present: list[str]
     warnings: list[str]
+    next: list[str]
 
 
 class Loader:
@@ -47,7 +49,12 @@ class Loader:
         self._free = free
 
     def run(self) -> Loaded:
-        """Check, then load. Raises TandemError at the first thing that is wrong; nothing was loaded by then."""
+        """Check, then load. Raises TandemError at the first thing that is wrong; nothing was loaded by then.
+
+        Two things cannot be known so early, and end a load whose images are there by then: what weights a volume
+        holds, when no image of vLLM is here to look into it, and, where Docker's folder cannot be seen either, the
+        space for a volume that such an image cannot look into.
+        """
         whole = check.structure(self._folder)
         check.sizes(self._folder, whole)
         if whole.models and self._storage.in_folder and not self._storage.has_weights():
@@ -56,9 +63,12 @@ class Loader:
                 f"TANDEM_MODELS: there is no folder {place}; make it: sudo install -d -o 1000 -g 1000 {place}"
             )
         self._space(whole)
+        advised = advice.advise(self._project, whole.profiles, {image.tag for image in whole.images})
+        for line in advised.warnings:
+            self._say(f"warning: {line}")
         check.digests(self._folder, whole, Meter("checking", whole.size, self._say, self._clock))
         archives = {image.tag: check.image(self._folder, image) for image in whole.images}
-        result = Loaded(str(self._folder), whole.profiles, [], [], self._warnings(whole))
+        result = Loaded(str(self._folder), whole.profiles, [], [], *advised)
         for image in whole.images:
             self._load_image(image, archives[image.tag], result)
         for model in whole.models:
@@ -70,7 +80,7 @@ class Loader:
         missing = [
             image.size for image in whole.images if image.tag not in present or present[image.tag].id != image.id
         ]
-        of_weights = sum(file.size for model in whole.models for file in self._missing(model, whole))
+        of_weights = self._needed(whole, present)
         root, visible = self._storage.root()
         # Docker unpacks an image's tar in a folder of its own before it makes the image of it.
         needed = sum(missing) + max(missing, default=0) + (0 if self._storage.in_folder else of_weights)
@@ -81,31 +91,47 @@ class Loader:
             needs.append(Need(Path(self._storage.weights), of_weights))
         files.check_space(needs, self._free)
 
-    def _missing(self, model: Model, whole: Manifest) -> list[File]:
-        """The files of weights that may have to be written, as far as it can be told before any image is loaded."""
-        listed = whole.weights(model.name)
-        if model.image not in self._storage.images() or not self._storage.has_weights():
-            return listed
-        held = self._storage.look(model.image, model.name)
-        return [file for file in listed if held.files.get(_name(model, file), (None,))[0] != file.size]
+    def _needed(self, whole: Manifest, present: Collection[str]) -> int:
+        """The bytes of the weights that are missing, by their sizes."""
+        needed = 0
+        for model in whole.models:
+            listed = whole.weights(model.name)
+            held = self._held(model, present)
+            if held is None:
+                needed += sum(file.size for file in listed)
+            elif not self._is_whole(model, held):
+                needed += sum(file.size for file in listed if not _same_size(model, file, held))
+                self._check_free(needed, held)
+        return needed
 
-    def _warnings(self, whole: Manifest) -> list[str]:
-        """Say where this checkout wants something else than the bundle brings."""
-        brought = {image.tag for image in whole.images}
-        found = []
-        for name in whole.profiles:
-            profile = self._project.profiles.get(name)
-            if profile is None:
-                found.append(f"the bundle is for {name}, which this models.toml does not have")
-                continue
-            found += [
-                f"{name} wants the image {tag} here, which the bundle does not bring"
-                for tag in self._project.images(profile).values()
-                if tag not in brought
-            ]
-        for line in found:
-            self._say(line)
-        return found
+    def _held(self, model: Model, present: Collection[str]) -> Held | None:
+        """What is there of a model before an image is loaded; None when that cannot be seen."""
+        if self._storage.in_folder:
+            return self._storage.see(model.name)
+        # The same tag may be another image; any of them can look.
+        tags = [tag for tag in present if tag.startswith(f"{REPOSITORY}:")]
+        if not tags or not self._storage.has_weights():
+            return None
+        try:
+            return self._storage.look(model.image if model.image in tags else tags[0], model.name)
+        except TandemError:
+            return None  # but one that is broken, which the bundle may be here to mend
+
+    def _is_whole(self, model: Model, held: Held) -> bool:
+        """Say whether a model is there whole. Raises TandemError when it is in another revision."""
+        there = weights.whole(model.name, held.manifest, held.files)
+        if there is not None and there[0] != model.revision:
+            raise TandemError(
+                f"{model.name}: revision {there[0]} is whole in {self._storage.weights}, and the bundle brings "
+                f"{model.revision}. Remove that folder there to take the bundle's"
+            )
+        return there is not None
+
+    def _check_free(self, needed: int, held: Held) -> None:
+        if held.free < needed:
+            raise TandemError(
+                f"no space: {self._storage.weights} needs {amount(needed)}, and {amount(held.free)} is free there"
+            )
 
     def _load_image(self, image: Image, packed: Archive, result: Loaded) -> None:
         before = self._storage.images().get(image.tag)
@@ -131,28 +157,19 @@ class Loader:
         if not self._storage.has_weights():
             self._storage.make_weights()
         held = self._storage.look(model.image, model.name)
-        there = weights.whole(model.name, held.manifest, held.files)
-        if there is not None:
-            if there[0] != model.revision:
-                raise TandemError(
-                    f"{model.name}: revision {there[0]} is whole in {self._storage.weights}, and the bundle brings "
-                    f"{model.revision}. Remove that folder there to take the bundle's"
-                )
+        if self._is_whole(model, held):
             result.present.append(model.name)
             return
         wanted = self._differing(model, listed, held)
         needed = sum(file.size for file in wanted)
-        if held.free < needed:
-            raise TandemError(
-                f"no space: {self._storage.weights} needs {amount(needed)}, and {amount(held.free)} is free there"
-            )
+        self._check_free(needed, held)
         self._say(f"loading the weights of {model.name} ({amount(needed)})")
         self._send(model, wanted, Meter(model.name, needed, self._say, self._clock))
         result.loaded.append(model.name)
 
     def _differing(self, model: Model, listed: list[File], held: Held) -> list[File]:
         """What an earlier load left unwritten; a file of the right size counts when its hash is right too."""
-        same = [file for file in listed if held.files.get(_name(model, file), (None,))[0] == file.size]
+        same = [file for file in listed if _same_size(model, file, held)]
         digests: dict[str, str] = {}
         if same:
             meter = Meter(f"checking {model.name}", sum(file.size for file in same), self._say, self._clock)
@@ -173,23 +190,38 @@ class Loader:
             for file in wanted:
                 member = tarfile.TarInfo(_name(model, file))
                 member.size = file.size
-                with (self._folder / file.path).open("rb") as content:
-                    packed.addfile(member, _Counted(content, meter))
+                with _Counted(self._folder / file.path, meter) as content:
+                    packed.addfile(member, content)
 
 
 class _Counted:
-    """A file to be read, with its bytes counted."""
+    """A file to be read, with its bytes counted; what the drive does to it meanwhile is one line."""
 
-    def __init__(self, stream: IO[bytes], meter: Meter) -> None:
-        self._stream = stream
+    def __init__(self, path: Path, meter: Meter) -> None:
+        self._path = path
         self._meter = meter
+        with files.told(path, "read"):
+            self._stream = path.open("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
     def read(self, size: int = -1) -> bytes:
-        """Read like a file."""
-        data = self._stream.read(size)
+        """Read like a file that has as many bytes left."""
+        with files.told(self._path, "read"):
+            data = self._stream.read(size)
+        if len(data) < size:
+            raise TandemError(f"{self._path}: ended early: the drive lost some of it")
         self._meter.add(len(data))
         return data
 
 
 def _name(model: Model, file: File) -> str:
     return file.path.removeprefix(f"{manifest.WEIGHTS}{model.name}/")
+
+
+def _same_size(model: Model, file: File, held: Held) -> bool:
+    return held.files.get(_name(model, file), (None,))[0] == file.size

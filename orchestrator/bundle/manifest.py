@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import TandemError
 
-FORMAT = 1
+# 1 had no sha256 of the manifest itself.
+FORMAT = 2
 NAME = "manifest.json"
 # Kept while a bundle is being written; a folder that has only this is half a bundle.
 PARTIAL = "manifest.partial.json"
@@ -22,7 +24,12 @@ WHEELS = "wheels/"
 # What pull.py leaves beside weights that are whole.
 PULLED = ".tandem-manifest.json"
 
+_SEAL = "sha256"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DamagedError(TandemError):
+    """A manifest that is not what was saved, or none at all."""
 
 
 class _Shape(BaseModel):
@@ -84,14 +91,27 @@ class Manifest(_Shape):
 
 
 def parse(text: str, where: str) -> Manifest:
-    """Read a manifest. Raises TandemError with one line for each fault: not ours, newer, unknown keys, paths."""
+    """Read a manifest. Raises TandemError with one line for each fault: another format, unknown keys, paths.
+
+    It is a DamagedError, and one line, when the text is not as it was written.
+    """
+    try:
+        return _parse(text, where)
+    except RecursionError:
+        raise DamagedError(f"{where}: is no manifest of a bundle: nested too deeply") from None
+
+
+def _parse(text: str, where: str) -> Manifest:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise TandemError(f"{where}: is no manifest of a bundle: not JSON: {error}") from None
+        raise DamagedError(f"{where}: is no manifest of a bundle: not JSON: {error}") from None
     number = data.get("format") if isinstance(data, dict) else None
     if not isinstance(number, int) or isinstance(number, bool):
-        raise TandemError(f"{where}: is no manifest of a bundle: format should be {FORMAT}")
+        raise DamagedError(f"{where}: is no manifest of a bundle: format should be {FORMAT}")
+    # Before all else, or a changed letter would be taken for a wish. Only the first format has none.
+    if (number == FORMAT or _SEAL in data) and data.pop(_SEAL, None) != _seal(data):
+        raise DamagedError(f"{where}: is damaged: its sha256 is not what was saved")
     if number != FORMAT:
         raise TandemError(
             f"{where}: format {number}, and this Tandem reads format {FORMAT}; "
@@ -110,7 +130,17 @@ def parse(text: str, where: str) -> Manifest:
 
 def text(manifest: Manifest) -> str:
     """Write a manifest the way parse() reads it."""
-    return json.dumps(manifest.model_dump(), indent=1, ensure_ascii=False) + "\n"
+    return sealed(manifest.model_dump())
+
+
+def sealed(data: dict[str, Any]) -> str:
+    """Write what a manifest says, with the sha256 of it."""
+    return json.dumps(data | {_SEAL: _seal(data)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _seal(data: dict[str, Any]) -> str:
+    rest = {key: value for key, value in data.items() if key != _SEAL}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def unsafe(path: str) -> str | None:
@@ -120,9 +150,14 @@ def unsafe(path: str) -> str | None:
     parts = path.split("/")
     if ".." in parts:
         return "climbs out of the folder"
-    if "" in parts or "." in parts or "\\" in path or any(ord(letter) < 32 for letter in path):
+    if "" in parts or "." in parts or "\\" in path or any(map(_unprintable, path)):
         return "is not a plain relative path"
     return None
+
+
+def _unprintable(letter: str) -> bool:
+    # Half of a surrogate pair is JSON, and no file's name.
+    return letter < " " or "\ud800" <= letter <= "\udfff"
 
 
 def _path_faults(manifest: Manifest) -> Iterable[str]:
@@ -145,11 +180,17 @@ def _model_faults(manifest: Manifest) -> Iterable[str]:
     tags = [image.tag for image in manifest.images]
     yield from (f"image {tag} is there twice" for tag in sorted({tag for tag in tags if tags.count(tag) > 1}))
     for model in manifest.models:
+        if model.image not in tags:
+            yield f"model {model.name}: image {model.image} is not one of the bundle's: {', '.join(tags)}"
+        paths = {file.path for file in manifest.weights(model.name)}
+        pulled = f"{WEIGHTS}{model.name}/{PULLED}"
         fault = unsafe(model.name)
         if fault:
             yield f"model {json.dumps(model.name)} {fault}"
-        if model.image not in tags:
-            yield f"model {model.name}: image {model.image} is not one of the bundle's: {', '.join(tags)}"
+        elif pulled not in paths:
+            yield f"model {model.name}: {pulled} is not one of the files"
+        elif len(paths) == 1:
+            yield f"model {model.name}: has no files but {PULLED}"
 
 
 def _fault(detail: Any) -> str:

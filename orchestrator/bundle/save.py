@@ -15,11 +15,12 @@ from orchestrator.bundle.wanted import Pulled
 from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
+from orchestrator.settings import Settings
 from orchestrator.storage import Storage, Stored
 
 # The project's files and the packages: less than 20 MB, and a little more for what they grow by.
 SMALL = 100_000_000
-Download = Callable[[Path, str, Path, str], str | None]
+Download = Callable[[Path, str, Path, Settings], str | None]
 
 
 class Saved(NamedTuple):
@@ -69,6 +70,7 @@ class Saver:
         self._open()
         images = wanted.images(self._project, self._storage, profiles)
         pulled = wanted.pulled(self._project, self._storage, profiles) if with_weights else []
+        self._check_kept(images, pulled)
         self._check_space(images, pulled)
         self._begin()
         self._save_project(profiles)
@@ -93,13 +95,48 @@ class Saver:
                 return
             if not self._folder.is_dir():
                 raise TandemError(f"{self._folder}: is no folder")
-        path = next((p for name in (manifest.PARTIAL, manifest.NAME) if (p := self._folder / name).is_file()), None)
+        paths = [self._folder / name for name in (manifest.PARTIAL, manifest.NAME)]
+        path = next((path for path in paths if files.size(path) is not None), None)
         if path is None:
             raise TandemError(f"{self._folder}: is not empty and holds no bundle; name a new folder")
-        before = manifest.parse(_text(path), str(path))
-        self._have = {item.path: item for item in before.items if files.size(self._folder / item.path) == item.size}
-        lost = [item for item in before.items if item.path not in self._have and item.path.startswith(manifest.WHEELS)]
-        self._pythons = [] if lost else before.pythons
+        try:
+            before = manifest.parse(files.text(path), str(path))
+        except manifest.DamagedError as error:
+            # The folder of somebody else may have a manifest.json too.
+            if files.size(self._folder / manifest.PROJECT) is None:
+                raise
+            self._say(f"{error}; everything is written anew")
+            return
+        self._have = {item.path: item for item in before.items}
+        self._pythons = before.pythons
+        for item in before.items:
+            if files.size(self._folder / item.path) != item.size:
+                self._drop(item)
+
+    def _check_kept(self, images: dict[str, Stored], pulled: list[Pulled]) -> None:
+        """Hash what would be kept; what a drive or a copy damaged is written anew."""
+        sources_of = {wanted.image_path(tag): stored.id for tag, stored in images.items()}
+        sources_of |= {one.path(name): one.source(name) for one in pulled for name in one.names}
+        packages = sources.requirements_digest(self._project.folder)
+        sources_of |= {path: packages for path in self._have if path.startswith(manifest.WHEELS)}
+        kept = [self._have[path] for path, source in sources_of.items() if self._keeps(path, source)]
+        meter = Meter("checking what is there", sum(item.size for item in kept), self._say, self._clock)
+        for item in kept:
+            if not self._is_same(item, meter):
+                self._say(f"{item.path}: is damaged, and is written anew")
+                self._drop(item)
+
+    def _is_same(self, item: File | Image, meter: Meter) -> bool:
+        try:
+            return files.digest(self._folder / item.path, meter) == item.sha256
+        except TandemError:
+            return False  # what the drive does not give back is lost as well
+
+    def _drop(self, item: File | Image) -> None:
+        del self._have[item.path]
+        if item.path.startswith(manifest.WHEELS):
+            # Packages are fetched all together.
+            self._pythons = []
 
     def _check_space(self, images: dict[str, Stored], pulled: list[Pulled]) -> None:
         missing = [stored.size for tag, stored in images.items() if not self._keeps(wanted.image_path(tag), stored.id)]
@@ -204,9 +241,7 @@ class Saver:
         found = []
         for python in pythons:
             self._say(f"fetching the packages for Python {python}")
-            fault = self._download(
-                self._project.folder, python, target, self._project.settings.get("TANDEM_PYPI_INDEX")
-            )
+            fault = self._download(self._project.folder, python, target, self._project.settings)
             if fault is None:
                 found.append(python)
             elif python == pythons[0]:
@@ -253,8 +288,3 @@ def _chunks(packed: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]
     content = packed.extractfile(member)
     while content is not None and (chunk := content.read(files.BLOCK)):
         yield chunk
-
-
-def _text(path: Path) -> str:
-    with files.told(path, "read"):
-        return path.read_text(encoding="utf-8", errors="replace")

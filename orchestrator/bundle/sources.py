@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.addresses import masked
 from orchestrator.errors import TandemError
+from orchestrator.settings import Settings
 
 REQUIREMENTS = ("requirements/run.txt", "requirements/build.txt")
 # CPython releases that another machine may have, besides this machine's own.
@@ -92,16 +93,25 @@ def pack(folder: Path, names: Iterable[str], target: Path) -> None:
                 packed.addfile(member)
 
 
-def download(folder: Path, python: str, target: Path, index: str) -> str | None:
+def download(folder: Path, python: str, target: Path, settings: Settings) -> str | None:
     """Fetch the wheels that setup needs with one release of CPython; None, or why there are none."""
-    machine = platform.machine()
+    machine, index = platform.machine(), settings.get("TANDEM_PYPI_INDEX")
     argv = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--require-hashes",
             "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python,
             *(word for name in _PLATFORMS for word in ("--platform", f"{name}_{machine}")),
             *(word for name in REQUIREMENTS for word in ("-r", str(folder / name))),
             *(["--index-url", index] if index else []), "-d", str(target)]  # fmt: skip
-    done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
+    environment = {**os.environ, **pip_environment(settings)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, errors="replace", check=False)
     return None if done.returncode == 0 else pip_fault(done.stderr)
+
+
+def pip_environment(settings: Settings) -> dict[str, str]:
+    """Give pip the proxies and authorities of the settings; an argv with a password is there for every user to read."""
+    authorities = settings.get("TANDEM_CA_BUNDLE")
+    # The second beats the first where a shell has it.
+    names = ("PIP_CERT", "REQUESTS_CA_BUNDLE") if authorities else ()
+    return settings.proxies | dict.fromkeys(names, authorities)
 
 
 def pip_fault(said: str) -> str:

@@ -15,7 +15,7 @@ def whole(model: str, manifest: str | None, files: Mapping[str, tuple[int, int]]
     try:
         said = json.loads(manifest or "")
         revision, sizes = str(said["revision"]), dict(said["files"])
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
     for name in sizes:
         fault = unsafe(name)

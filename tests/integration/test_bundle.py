@@ -80,7 +80,7 @@ def bundle(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         path = made.folder / "models.toml"
         made.write("models.toml", path.read_text(encoding="utf-8") + MODELS)
         assert made.tandem("render").returncode == 0
-        made.write(".env", f"HTTPS_PROXY=http://me:{SECRET}@127.0.0.1:1\n")
+        made.write(".env", f"MODELSCOPE_ENDPOINT=https://me:{SECRET}@127.0.0.1:1\n")
         filled = made.run(
             ["docker", "run", "--rm", "--network=none", f"--volume={PROJECT}_models:/models",
              f"--volume={made.folder}/docker/demo/model:/demo:ro", "--entrypoint=python3", SERVER_IMAGE, "-c", FILL]

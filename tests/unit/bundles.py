@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.bundle import manifest
 from orchestrator.bundle.load import Loaded, Loader
 from orchestrator.bundle.save import Saved, Saver
+from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
+from orchestrator.settings import Settings
 from orchestrator.storage import Held, Stored
 from tests.unit.values import profile
 from tests.unit.values import project as whole
@@ -114,6 +117,16 @@ class Docker:
         self.tars[tag] = content
 
     def look(self, image: str, model: str) -> Held:
+        if image not in self.tars:
+            raise TandemError(f"{image}: no such image")
+        self.before(f"look with {image}")
+        return self._held(model)
+
+    def see(self, model: str) -> Held | None:
+        assert self.in_folder
+        return self._held(model)
+
+    def _held(self, model: str) -> Held:
         files = self.models.get(model, {})
         manifest = files.get(MANIFEST)
         return Held(
@@ -147,7 +160,7 @@ def docker() -> Docker:
     return Docker(tars, {MODEL: pulled(WEIGHTS)})
 
 
-def download(folder: Path, python: str, target: Path, index: str) -> str | None:
+def download(folder: Path, python: str, target: Path, settings: Settings) -> str | None:
     """Packages without an index: one wheel for all, and one for each Python but 3.13."""
     target.mkdir(exist_ok=True)
     if python == "3.13":
@@ -169,9 +182,9 @@ class Carrier:
         self.project = project(folder / "project", profile())
 
     def save(self, *profiles: Profile, weights: bool = False) -> Saved:
-        def counted(folder: Path, python: str, target: Path, index: str) -> str | None:
+        def counted(folder: Path, python: str, target: Path, settings: Settings) -> str | None:
             self.downloads.append(python)
-            return download(folder, python, target, index)
+            return download(folder, python, target, settings)
 
         saver = Saver(
             self.project, self.docker, self.bundle, say=self.said.append, clock=lambda: 0.0, now="2026-11-23T00:00:00",
@@ -190,10 +203,10 @@ class Carrier:
         return dict(json.loads((self.bundle / "manifest.json").read_text(encoding="utf-8")))
 
     def edit(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the manifest."""
+        """Change the manifest, and its sha256 with it."""
         data = self.manifest()
         change(data)
-        (self.bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+        (self.bundle / "manifest.json").write_text(manifest.sealed(data), encoding="utf-8")
 
     def replace(self, path: str, content: bytes) -> None:
         """Put another file into the bundle, and say so in its manifest."""
@@ -201,7 +214,7 @@ class Carrier:
         for item in (data := self.manifest())["images"] + data["files"]:
             if item["path"] == path:
                 item |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        (self.bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+        (self.bundle / "manifest.json").write_text(manifest.sealed(data), encoding="utf-8")
 
     def names(self) -> list[str]:
         """Every file in the bundle."""

@@ -64,6 +64,7 @@ def test_links_that_stay_inside_are_what_older_docker_saves(path: Path) -> None:
         (bundles.image("tandem/a:1", b"l" * 5000)[:3000], "is no whole tar: "),
         (bundles.packed([("a", b"")]), "is a tar, and no image that 'docker save' wrote"),
         (bundles.packed([("manifest.json", b"{")]), "is a tar, and no image that 'docker save' wrote"),
+        (bundles.packed([("manifest.json", b"[" * 100_000)]), "is a tar, and no image that 'docker save' wrote"),
         (bundles.packed([("manifest.json", b"[1]")]), "is a tar, and no image that 'docker save' wrote"),
         (bundles.packed([("manifest.json", b"{}"), ("index.json", b"3")]), "is a tar, and no image that"),
     ],

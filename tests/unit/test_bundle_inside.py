@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bundle import inside, manifest
+from tests.checkout import eventually
 from tests.unit import bundles
 
 WEIGHTS = {"config.json": b"{}", "deep/model.safetensors": b"w" * 3_000_000}
@@ -23,10 +24,14 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def run(models: Path, *arguments: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+def command(models: Path, *arguments: str) -> list[str]:
     """Run it the way a container does: as text, and with its folder of models."""
     program = Path(inside.__file__).read_text(encoding="utf-8").replace('"/models"', json.dumps(str(models)))
-    argv = [sys.executable, "-c", program, *arguments]
+    return [sys.executable, "-c", program, *arguments]
+
+
+def run(models: Path, *arguments: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    argv = command(models, *arguments)
     return subprocess.run(argv, input=given, capture_output=True, check=False)
 
 
@@ -86,3 +91,16 @@ def test_its_manifest_has_the_name_that_pulls_give_it() -> None:
     pull = Path(__file__).parents[2] / "docker/vllm/pull.py"
     assert f'MANIFEST = "{inside.MANIFEST}"' in pull.read_text()
     assert inside.MANIFEST == manifest.PULLED
+
+
+def test_a_stop_in_the_midst_leaves_no_half_file(models: Path, tmp_path: Path) -> None:
+    given = run(models, "give", "org/name", json.dumps(list(WEIGHTS))).stdout
+    other = tmp_path / "other"
+    with subprocess.Popen(command(other, "take", "org/name"), stdin=subprocess.PIPE) as taker:
+        assert taker.stdin is not None
+        taker.stdin.write(given[:2_000_000])
+        taker.stdin.flush()
+        part = other / "org/name/deep/model.safetensors.tandem-part"
+        eventually(part.exists, seconds=10, what="a file that is half written")
+        taker.terminate()
+    assert [path.name for path in other.rglob("*") if path.is_file()] == ["config.json"]

@@ -1,7 +1,7 @@
 """A manifest is read back as it was written, and every way to be wrong is one line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from orchestrator.errors import TandemError
 
 SHA = "a" * 64
 GOOD = Manifest(
-    format=1,
+    format=2,
     created="2026-11-23T00:00:00",
     revision="",
     profiles=["demo"],
@@ -21,6 +21,7 @@ GOOD = Manifest(
     files=[
         File(path="tandem.tar", size=2, sha256=SHA),
         File(path="weights/org/name/config.json", size=3, sha256=SHA, source="master 3 1"),
+        File(path="weights/org/name/.tandem-manifest.json", size=4, sha256=SHA),
         File(path="weights/org/name-2/config.json", size=3, sha256=SHA),
     ],
     models=[Model(name="org/name", revision="master", image="tandem/a:1")],
@@ -31,14 +32,17 @@ def refused(change: Callable[[dict[str, Any]], object]) -> list[str]:
     data = json.loads(manifest.text(GOOD))
     change(data)
     with pytest.raises(TandemError) as caught:
-        manifest.parse(json.dumps(data), "M")
+        manifest.parse(manifest.sealed(data), "M")
     return str(caught.value).splitlines()
 
 
 def test_what_was_written_is_read() -> None:
     assert manifest.parse(manifest.text(GOOD), "M") == GOOD
-    assert GOOD.size == 9
-    assert [file.path for file in GOOD.weights("org/name")] == ["weights/org/name/config.json"]
+    assert GOOD.size == 13
+    assert [file.path for file in GOOD.weights("org/name")] == [
+        "weights/org/name/config.json",
+        "weights/org/name/.tandem-manifest.json",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -46,10 +50,12 @@ def test_what_was_written_is_read() -> None:
     [
         ("", "not JSON: Expecting value: line 1 column 1 (char 0)"),
         (manifest.text(GOOD)[:100], "not JSON: "),
-        ("[]", "format should be 1"),
-        ("{}", "format should be 1"),
-        ('{"format": "1"}', "format should be 1"),
-        ('{"format": true}', "format should be 1"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"format": 2, "a": ' + "[" * 100_000, "nested too deeply"),
+        ("[]", "format should be 2"),
+        ("{}", "format should be 2"),
+        ('{"format": "1"}', "format should be 2"),
+        ('{"format": true}', "format should be 2"),
     ],
 )
 def test_what_is_no_manifest_is_told_so(text: str, fault: str) -> None:
@@ -59,10 +65,55 @@ def test_what_is_no_manifest_is_told_so(text: str, fault: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_newer_format_is_refused_whatever_else_is_in_it() -> None:
-    assert refused(lambda data: data.update(format=2, compression="zstd")) == [
-        "M: format 2, and this Tandem reads format 1; use the Tandem of the bundle's own tandem.tar"
-    ]
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_format_is_refused_whatever_else_is_in_it(number: int) -> None:
+    line = f"M: format {number}, and this Tandem reads format 2; use the Tandem of the bundle's own tandem.tar"
+    assert refused(lambda data: data.update(format=number, compression="zstd")) == [line]
+
+
+def test_the_first_format_had_no_sha256_of_itself() -> None:
+    with pytest.raises(TandemError, match=r"^M: format 1, and this Tandem reads format 2; "):
+        manifest.parse('{"format": 1, "profiles": ["demo"]}', "M")
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """A value with one change in it, for each thing in it that can change."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield {f"{other}x" if other == key else other: found for other, found in value.items()}
+            for other in changed(below):
+                yield value | {key: other}
+    elif isinstance(value, list):
+        yield value[:-1]
+        for at, below in enumerate(value):
+            yield from ([*value[:at], other, *value[at + 1 :]] for other in changed(below))
+    elif isinstance(value, int):
+        yield value ^ 1
+    else:
+        yield value[:-1] + chr(ord(value[-1]) ^ 1) if value else "x"
+
+
+def test_one_change_anywhere_is_damage_whatever_it_would_mean() -> None:
+    others = list(changed(json.loads(manifest.text(GOOD))))
+    assert len(others) > 60
+    for data in others:
+        with pytest.raises(manifest.DamagedError) as caught:
+            manifest.parse(json.dumps(data), "M")
+        said = "M: is damaged: its sha256 is not what was saved"
+        assert str(caught.value) == (said if "format" in data else "M: is no manifest of a bundle: format should be 2")
+
+
+def test_one_bit_anywhere_in_the_file_is_refused_or_means_the_same() -> None:
+    content = manifest.text(GOOD).encode()
+    for at in range(len(content)):
+        for bit in range(8):
+            other = content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+            try:
+                found = manifest.parse(other.decode(errors="replace"), "M")
+            except manifest.DamagedError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+            else:
+                assert found == GOOD
 
 
 @pytest.mark.parametrize(
@@ -104,6 +155,11 @@ def test_a_newer_format_is_refused_whatever_else_is_in_it() -> None:
             lambda data: data["images"].append({**data["images"][0], "path": "images/b.tar"}),
             "image tandem/a:1 is there twice",
         ),
+        (
+            lambda data: data["models"][0].update(name="org/none"),
+            "model org/none: weights/org/none/.tandem-manifest.json is not one of the files",
+        ),
+        (lambda data: data["files"].pop(1), "model org/name: has no files but .tandem-manifest.json"),
     ],
 )
 def test_each_fault_is_one_line(change: Callable[[dict[str, Any]], object], line: str) -> None:
@@ -122,6 +178,7 @@ def test_each_fault_is_one_line(change: Callable[[dict[str, Any]], object], line
         ("a//b", "is not a plain relative path"),
         ("a/", "is not a plain relative path"),
         ("a\\b", "is not a plain relative path"),
+        ("a\ud800b", "is not a plain relative path"),
         ("a\nb", "is not a plain relative path"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.bundle import files, manifest
 from orchestrator.bundle.meter import Meter, amount
 from orchestrator.errors import TandemError
+from orchestrator.settings import Settings
 from orchestrator.storage import Held
 from tests.unit import bundles
 from tests.unit.bundles import MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier
@@ -219,10 +220,73 @@ def test_a_file_is_no_folder(carrier: Carrier) -> None:
 
 def test_a_bundle_of_a_newer_format_is_left_alone(carrier: Carrier) -> None:
     carrier.save()
-    carrier.edit(lambda data: data.update(format=2))
+    carrier.edit(lambda data: data.update(format=3))
     names = carrier.names()
-    assert "format 2, and this Tandem reads format 1" in refused(carrier)
+    assert "format 3, and this Tandem reads format 2" in refused(carrier)
     assert carrier.names() == names
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_what_a_drive_damaged_is_written_anew_and_said(carrier: Carrier) -> None:
+    carrier.save(weights=True)
+    carrier.edit(lambda data: data["pythons"].append("3.13"))
+    carrier.docker.did.clear()
+    carrier.downloads.clear()
+    flip(carrier.bundle / SERVER_TAR)
+    flip(carrier.bundle / WEIGHTS[-1])
+    with pytest.raises(TandemError, match=r"is damaged: its sha256 is not what was saved\. .*, or save it again$"):
+        carrier.load()
+    saved = carrier.save(weights=True)
+    assert carrier.docker.did == [f"save {SERVER}", "give model.safetensors"]
+    assert carrier.downloads == []
+    assert [line for line in carrier.said if "damaged" in line] == [
+        f"{path}: is damaged, and is written anew" for path in (SERVER_TAR, WEIGHTS[-1])
+    ]
+    assert {ROUTER_TAR, *WHEELS, *WEIGHTS[:-1]} == set(saved.kept)
+    carrier.load()
+    flip(carrier.bundle / WHEELS[0])
+    carrier.save(weights=True)
+    assert carrier.downloads == ["3.11", "3.12", "3.13"]
+    carrier.load()
+
+
+def test_what_is_written_anew_needs_its_space(carrier: Carrier) -> None:
+    carrier.save()
+    flip(carrier.bundle / SERVER_TAR)
+    carrier.free = 100_000_000
+    before = carrier.names()
+    assert refused(carrier).startswith(f"no space: {carrier.bundle} needs 100.1 MB, ")
+    assert carrier.names() == before
+
+
+def test_only_what_would_be_kept_is_hashed(carrier: Carrier) -> None:
+    carrier.save(weights=True)
+    flip(carrier.bundle / WEIGHTS[-1])
+    carrier.docker.tars[SERVER] = bundles.image(SERVER, b"newer")
+    flip(carrier.bundle / SERVER_TAR)
+    carrier.save()
+    assert not any("damaged" in line for line in carrier.said)
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": 2}', '{"version": 3}', "[" * 100_000])
+def test_a_bundle_whose_manifest_is_damaged_is_written_anew(carrier: Carrier, content: str) -> None:
+    carrier.save(weights=True)
+    names = carrier.names()
+    (carrier.bundle / "manifest.json").write_text(content)
+    carrier.docker.did.clear()
+    assert carrier.save(weights=True).kept == []
+    assert f"save {SERVER}" in carrier.docker.did
+    assert carrier.names() == names
+    assert any(line.endswith("; everything is written anew") for line in carrier.said)
+    assert carrier.load().present == [ROUTER, SERVER, MODEL]
+    # Where no save ever wrote, it is the manifest of something else.
+    (carrier.bundle / "manifest.json").write_text(content)
+    (carrier.bundle / "tandem.tar").unlink()
+    assert refused(carrier).startswith(f"{carrier.bundle}/manifest.json: is ")
 
 
 def test_no_space_is_said_before_the_first_byte(carrier: Carrier, tmp_path: Path) -> None:
@@ -245,7 +309,7 @@ def test_what_is_written_already_needs_no_space(carrier: Carrier) -> None:
 
 
 def test_packages_for_this_machines_python_must_be_there(carrier: Carrier) -> None:
-    def none(folder: Path, python: str, target: Path, index: str) -> str:
+    def none(folder: Path, python: str, target: Path, settings: Settings) -> str:
         return "no index answers"
 
     from orchestrator.bundle.save import Saver

@@ -1,14 +1,22 @@
 """The project's files go into a bundle without a secret, with git and without."""
 
 import os
+import ssl
 import subprocess
 import tarfile
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 
 from orchestrator.bundle import guide, sources
 from orchestrator.errors import TandemError
+from orchestrator.settings import Settings
 from tests.unit.values import ROOT
 
 FILES = ("models.toml", "compose.yaml", "scripts/up", "env/demo.env", "docker/demo/model/config.json")
@@ -82,18 +90,108 @@ def test_the_tar_unpacks_into_one_folder_and_says_nothing_of_this_user(folder: P
     assert (modes["tandem/scripts/up"], modes["tandem/compose.yaml"]) == (0o755, 0o644)
 
 
-def test_an_index_that_does_not_answer_is_one_line_without_its_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine's pip and proxies are set up with is not the test's."""
+    for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
+
+
+def settings(**values: str) -> Settings:
+    return Settings(values, ())
+
+
+@pytest.mark.usefixtures("pip")
+def test_an_index_that_does_not_answer_is_one_line_without_its_password(tmp_path: Path) -> None:
     # Nobody listens on port 1; pip's own line for it names the address.
-    fault = sources.download(ROOT, sources.own_python(), tmp_path, "http://me:secret@127.0.0.1:1/simple")
+    wanted = settings(TANDEM_PYPI_INDEX="http://me:secret@127.0.0.1:1/simple")
+    fault = sources.download(ROOT, sources.own_python(), tmp_path, wanted)
     assert fault is not None
     assert "\n" not in fault
     assert "secret" not in fault
+
+
+def test_pip_is_told_of_proxies_and_authorities_by_its_environment() -> None:
+    assert sources.pip_environment(settings()) == {}
+    assert sources.pip_environment(
+        settings(
+            HTTPS_PROXY="http://me:secret@host.docker.internal:7890",
+            HTTP_PROXY="http://proxy.example.org",
+            NO_PROXY="localhost",
+            TANDEM_CA_BUNDLE="/etc/company.crt",
+        )
+    ) == {
+        "https_proxy": "http://me:secret@127.0.0.1:7890",
+        "http_proxy": "http://proxy.example.org",
+        "no_proxy": "localhost",
+        "PIP_CERT": "/etc/company.crt",
+        "REQUESTS_CA_BUNDLE": "/etc/company.crt",
+    }
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A proxy that lets nobody through, or an index that has no package; keeps what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_CONNECT(self) -> None:
+        self.asked.append(f"{self.path} {self.headers['Proxy-Authorization']}")
+        self.send_error(403)
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serve(certificate: Path | None = None) -> Iterator[str]:
+    """Where a stranger answers on this machine."""
+    Stranger.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever).start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.usefixtures("pip")
+def test_pip_goes_through_the_proxy_of_the_settings(tmp_path: Path) -> None:
+    with serve() as proxy:
+        wanted = settings(TANDEM_PYPI_INDEX="https://index.example.org/simple", HTTPS_PROXY=f"http://me:secret@{proxy}")
+        fault = sources.download(ROOT, sources.own_python(), tmp_path, wanted)
+    credentials = b64encode(b"me:secret").decode()
+    assert set(Stranger.asked) == {f"index.example.org:443 Basic {credentials}"}
+    assert fault is not None
+    assert "secret" not in fault
+
+
+@pytest.mark.usefixtures("pip")
+def test_pip_trusts_the_authorities_of_the_settings(tmp_path: Path) -> None:
+    certificate = tmp_path / "server.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", certificate, "-out", tmp_path / "ca.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    certificate.write_bytes(certificate.read_bytes() + (tmp_path / "ca.crt").read_bytes())
+    for trusted in (False, True):
+        with serve(certificate) as index:
+            wanted = settings(
+                TANDEM_PYPI_INDEX=f"https://{index}/simple",
+                TANDEM_CA_BUNDLE=str(tmp_path / "ca.crt") if trusted else "",
+            )
+            sources.download(ROOT, sources.own_python(), tmp_path, wanted)
+        assert bool(Stranger.asked) == trusted
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bundle import inside
+from orchestrator.engine import Engine as RealEngine
 from orchestrator.errors import TandemError
 from orchestrator.storage import Storage
 from tests.checkout import eventually
@@ -97,6 +98,27 @@ def test_weights_that_cannot_be_read_say_why_and_not_that_a_tar_ended(engine: En
         tarfile.open(fileobj=stream, mode="r|"),
     ):
         pass
+
+
+def test_weights_that_cannot_be_looked_at_are_one_line(engine: Engine) -> None:
+    engine.docker('echo "docker: some" >&2; echo "exec: tini: not found" >&2; exit 127')
+    storage = Storage(RealEngine(engine.folder, "tandem", engine.environment), "models")
+    with pytest.raises(TandemError) as caught:
+        storage.look("image", "org/name")
+    assert str(caught.value) == "the weights of org/name cannot be looked at: exec: tini: not found"
+
+
+def test_weights_in_a_folder_are_seen_without_an_image(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "models/org/name"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(b"{}")
+    (folder / ".tandem-manifest.json").write_bytes(b"\xff{}")
+    held = Storage(engine, str(tmp_path / "models")).see("org/name")  # type: ignore[arg-type]
+    assert held is not None
+    assert {name: size for name, (size, _) in held.files.items()} == {"config.json": 2, ".tandem-manifest.json": 3}
+    assert held.manifest == "\ufffd{}"
+    assert held.free > 0
+    assert Storage(engine, str(tmp_path / "none")).see("org/name") is None  # type: ignore[arg-type]
 
 
 def test_weights_that_end_early_are_an_error(engine: Engine, storage: Storage) -> None:
