@@ -44,6 +44,7 @@ HARMLESS = {
     "dataclasses",
     "difflib",
     "hashlib",
+    "ipaddress",
     "json",
     "pydantic",
     "re",

@@ -486,8 +486,9 @@ def test_a_registry_may_be_written_as_docker_takes_it(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["https://mirror.example.org", "mirror.example.org/", "mirror", "mirror.example.org/Hub", "a b", "x.org//y", "-"],
-)
+    ["https://mirror.example.org", "mirror.example.org/", "mirror", "mirror.example.org/Hub", "a b", "x.org//y", "-",
+     "mirror..example.org"],
+)  # fmt: skip
 def test_a_registry_that_docker_would_take_for_something_else_is_refused(value: str) -> None:
     assert fault_of_address("TANDEM_REGISTRY", value) == (
         "should be a registry such as mirror.example.org or mirror.example.org:5000/hub, no https:// and no / at the"
@@ -500,7 +501,13 @@ def test_a_registry_that_docker_would_take_for_something_else_is_refused(value: 
     [
         ("http://me:secret@a.example.org/x", "http://***@a.example.org/x"),
         ("me:secret@a.example.org:7890", "***@a.example.org:7890"),
-        ("http://a.example.org/x@y", "http://a.example.org/x@y"),
+        ("http://me:pa/ss@a.example.org:1", "http://***@a.example.org:1"),
+        ("http://me:p@ss@a.example.org", "http://***@a.example.org"),
+        ("http://me:p//s@s@a.example.org", "http://***@a.example.org"),
+        ("http://me:a b\nc@a.example.org", "http://***@a.example.org"),
+        ("me:p//ss@a.example.org", "***@a.example.org"),
+        ("http://a.example.org/x", "http://a.example.org/x"),
+        (f"a.example.org/debian@sha256:{'0' * 64}", f"a.example.org/debian@sha256:{'0' * 64}"),
     ],
 )
 def test_a_password_is_masked(address: str, shown: str) -> None:

@@ -296,6 +296,15 @@ def test_settings_that_fit_have_no_problems() -> None:
         ({"MODELSCOPE_ENDPOINT": "www.example.org"}, [f'MODELSCOPE_ENDPOINT: {URL}, got "www.example.org"']),
         ({"HTTPS_PROXY": "socks5://127.0.0.1:1080"}, [f'HTTPS_PROXY: {URL}, got "socks5://127.0.0.1:1080"']),
         ({"HTTP_PROXY": "me:secret@proxy:3128"}, [f'HTTP_PROXY: {URL}, got "***@proxy:3128"']),
+        ({"HTTPS_PROXY": "http://me:pa/ss@proxy:1"}, [f'HTTPS_PROXY: {URL}, got "http://***@proxy:1"']),
+        ({"HTTPS_PROXY": "http://proxy..corp:3128"}, [f'HTTPS_PROXY: {URL}, got "http://proxy..corp:3128"']),
+        ({"HTTP_PROXY": f"http://{'a' * 64}.corp"}, [f'HTTP_PROXY: {URL}, got "http://{"a" * 64}.corp"']),
+        ({"HTTPS_PROXY": "http://h:99999"}, ['HTTPS_PROXY: should have a port from 1 to 65535, got "http://h:99999"']),
+        ({"TANDEM_REGISTRY": "h:0/hub"}, ['TANDEM_REGISTRY: should have a port from 1 to 65535, got "h:0/hub"']),
+        (
+            {"HTTP_PROXY": "http://me:x@[:::]:1"},
+            ['HTTP_PROXY: should have an IPv6 address in its brackets, got "http://***@[:::]:1"'],
+        ),
         (
             {"QWEN_14B_MAX_MODEL_LEN": "16k"},
             ['QWEN_14B_MAX_MODEL_LEN: should be a number of tokens of at least 1, got "16k"'],
