@@ -151,7 +151,7 @@ def refusal(said: str | None) -> str:
         found = pattern.search(said)
         if found:
             return found.expand(words) if "\\" in words else words
-    return said.splitlines()[0]
+    return said.strip().partition("\n")[0] or "no answer that says why"
 
 
 def fastest(rows: Iterable[Row], kind: str) -> Row | None:

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator import network
 from orchestrator.addresses import OUTSIDE, PROXIES, here, masked, on_itself
 from orchestrator.errors import TandemError
-from orchestrator.http import Answer, Way, authorities, get, reachable
+from orchestrator.http import Answer, Way, Worker, authorities, get, reachable
 from orchestrator.network import OK, Candidate, Row
 from orchestrator.settings import Settings
 
@@ -81,12 +82,12 @@ def run(candidates: Iterable[Candidate], probe: Callable[[Candidate], Row], say:
                 rows[candidate] = probe(candidate)
 
     # Daemon threads: Ctrl-C waits for no silent mirror.
-    workers = [threading.Thread(target=work, args=(kind,), daemon=True) for kind in {c.kind for c in ordered}]
+    workers = [Worker(partial(work, kind)) for kind in {c.kind for c in ordered}]
     try:
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join()
+            worker.finish()
     except KeyboardInterrupt:
         # Whatever is said of the interruption is the last that is said.
         with lock:

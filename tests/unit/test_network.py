@@ -212,6 +212,7 @@ def test_a_proxy_that_lets_nothing_through_says_so(serve: Serve) -> None:
         ('the image registry does not answer (Get "https://h/v2/": tls: failed to verify certificate: x509: certificate'
          " signed by unknown authority)", "certificate not trusted by the daemon"),
         ("something that nobody has seen", "something that nobody has seen"),
+        ("", "no answer that says why"),
     ],
 )  # fmt: skip
 def test_what_the_daemon_says_of_a_registry_in_a_few_words(said: str | None, answer: str) -> None:
@@ -287,6 +288,30 @@ def test_kinds_are_tried_side_by_side_and_addresses_of_one_kind_one_after_the_ot
         "trying pypi: http://a",
         "trying pypi: http://b",
     ]
+
+
+def test_a_bug_of_one_probe_is_raised_where_its_rows_are_waited_for() -> None:
+    def broken(_: Candidate) -> Row:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+        probes.run([Candidate("pypi", "http://a", LIST)], broken, lambda _: None)
+    assert "broken" in [entry.name for entry in caught.traceback]
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("http://h:99999", "Port out of range 0-65535"),
+        ("http://proxy..corp:3128", "no address: its host is no name"),
+    ],
+)
+def test_an_address_that_no_socket_takes_is_a_fault_and_no_end(address: str, fault: str) -> None:
+    # pip's own index reaches the probes unchecked.
+    assert http.reachable(address, seconds=1).fault == fault
+    way = Way({"http_proxy": address})
+    assert http.get("http://mirror.example.org/", way, seconds=5).fault
+    assert http.get(f"{address}/simple", Way({}), seconds=5).fault
 
 
 def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> None:
