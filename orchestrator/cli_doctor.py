@@ -87,12 +87,12 @@ def _pulled(whole: "Project") -> str:
     return next((p.model for p in whole.profiles.values() if p.pull and not p.local), "")
 
 
-def _pins(whole: "Project") -> dict[str, str]:
+def _pins(whole: "Project") -> set[tuple[str, str]]:
     from orchestrator import network
     from orchestrator.contents import requirements
     from orchestrator.project import text_of
 
-    found: dict[str, str] = {}
+    found: set[tuple[str, str]] = set()
     for path in sorted({requirements(whole.folder, whole.choice(p).build) for p in whole.profiles.values()}):
         found |= network.pins(text_of(path))
     return found

