@@ -8,9 +8,12 @@ MIRRORS = {
     "registry": "TANDEM_REGISTRY",
     "debian": "TANDEM_DEBIAN_MIRROR",
     "pypi": "TANDEM_PYPI_INDEX",
+    "torch": "TANDEM_TORCH_INDEX",
     "modelscope": "MODELSCOPE_ENDPOINT",
 }
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY")
+# The kinds whose address is a word of a command line: of debootstrap's, of pip's for a bundle, of uv's in a build.
+NO_PASSWORD = ("debian", "pypi", "torch")
 SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
 # A password may hold any character, @ and / too; only what is before an image's digest is none.
 _HIDDEN = re.compile(r"^((?:.*?\s)??[a-z][a-z0-9+.-]*://)?.*@(?=\S)(?!sha256:[0-9a-f]{64}$)", re.IGNORECASE | re.DOTALL)
@@ -43,8 +46,8 @@ def fault_of_address(name: str, value: str) -> str | None:
         return f'should have a port from 1 to 65535, got "{masked(value)}"'
     if parts.get("ipv6") and not _is_ipv6(parts["ipv6"]):
         return f'should have an IPv6 address in its brackets, got "{masked(value)}"'
-    if name in (MIRRORS["debian"], MIRRORS["pypi"]) and SECRET_IN_URL.search(value):
-        return "holds a password, which would stay in the image; use an address without one"
+    if name in [MIRRORS[kind] for kind in NO_PASSWORD] and SECRET_IN_URL.search(value):
+        return "holds a password, which a command line would show to everyone here; use an address without one"
     return None
 
 

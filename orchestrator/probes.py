@@ -52,7 +52,8 @@ class Probe:
             return {self.model: []}
         wanted: dict[str, list[str]] = {}
         for name, version in sorted(self.pins):
-            wanted.setdefault(name, []).append(version)
+            if (name == "torch") == (kind == "torch"):
+                wanted.setdefault(name, []).append(version)
         return wanted
 
     def _page(self, candidate: Candidate, name: str, versions: Iterable[str], left: float) -> str:

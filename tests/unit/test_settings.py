@@ -13,6 +13,7 @@ from tests.unit.values import ROOT, VERSIONS, profile
 DOLLAR = "holds a $, which readers of env files take differently; write the value out, or in single quotes"
 BACKSLASH = "holds a backslash in single quotes; use none"
 URL = "should be an address that begins with http:// or https://"
+PASSWORD = "holds a password, which a command line would show to everyone here; use an address without one"
 HASH = "holds a # that may begin a comment or not; put a space before a comment, and quotes around a value with #"
 
 
@@ -173,6 +174,7 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_BASE_IMAGE": "",
         "TANDEM_DEBIAN_MIRROR": "",
         "TANDEM_PYPI_INDEX": "",
+        "TANDEM_TORCH_INDEX": "",
         "TANDEM_WHEELS": "",
         "TANDEM_CA_BUNDLE": "",
     }
@@ -258,7 +260,7 @@ def test_settings_that_fit_have_no_problems() -> None:
             [
                 "TANDEM_XYZZY_QQ: unknown setting; there are: TANDEM_PORT, TANDEM_BIND, TANDEM_MODELS,"
                 " TANDEM_REGISTRY, TANDEM_VLLM, TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX,"
-                " TANDEM_WHEELS, TANDEM_CA_BUNDLE"
+                " TANDEM_TORCH_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
@@ -269,19 +271,19 @@ def test_settings_that_fit_have_no_problems() -> None:
         ({"TANDEM_PORT": "８０００"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "８０００"']),
         (
             {"TANDEM_PYPI_INDEX": "https://me:secret@mirror.example.org/simple"},
-            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_PYPI_INDEX: {PASSWORD}"],
         ),
         (
             {"TANDEM_DEBIAN_MIRROR": "http://me:secret@mirror.example.org/debian"},
-            ["TANDEM_DEBIAN_MIRROR: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_DEBIAN_MIRROR: {PASSWORD}"],
         ),
         (
             {"TANDEM_PYPI_INDEX": "https://:token@mirror.example.org/simple"},
-            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_PYPI_INDEX: {PASSWORD}"],
         ),
         (
             {"TANDEM_PYPI_INDEX": "https://token@mirror.example.org/simple"},
-            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_PYPI_INDEX: {PASSWORD}"],
         ),
         (
             {"TANDEM_REGISTRY": "https://mirror.example.org/"},
