@@ -14,7 +14,7 @@ from orchestrator.settings import Settings
 from tests.unit.values import ROOT
 
 INDEX = "https://mirror.example.org/simple"
-NAMES = ("PIP_INDEX_URL", "PIP_CERT", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+NAMES = ("PIP_INDEX_URL", "PIP_CERT", "REQUESTS_CA_BUNDLE", "https_proxy", "http_proxy", "no_proxy")
 # Answers as if nothing were missing.
 DOCKER = """#!/bin/sh
 case $* in *compose*) echo 2.30.0 ;; *) echo 28.0.0 ;; esac
@@ -61,10 +61,11 @@ def test_pip_gets_proxies_and_authorities_as_this_machine_reaches_them(tmp_path:
         "TANDEM_CA_BUNDLE=/etc/own.pem\nTANDEM_PYPI_INDEX=http://host.docker.internal:3141/simple\n"
     )
     assert given(tmp_path) == {
-        "HTTPS_PROXY": 'http://me:a#"s $ecret@127.0.0.1:7890',
-        "NO_PROXY": "localhost,.example.org",
+        "https_proxy": 'http://me:a#"s $ecret@127.0.0.1:7890',
+        "no_proxy": "localhost,.example.org",
         "PIP_CERT": "/etc/own.pem",
         "PIP_INDEX_URL": "http://127.0.0.1:3141/simple",
+        "REQUESTS_CA_BUNDLE": "/etc/own.pem",
     }
 
 
@@ -106,7 +107,7 @@ def test_setup_gives_pip_the_settings_by_environment_alone_and_none_offline(
     assert ("--no-index" in words) == bool(options)
     assert "example.org" not in words
     assert f"PIP_INDEX_URL={index}\n" in (checkout / "environment").read_text()
-    assert ("HTTPS_PROXY=http://me:secret@" in (checkout / "environment").read_text()) == (not options)
+    assert ("https_proxy=http://me:secret@" in (checkout / "environment").read_text()) == (not options)
 
 
 def test_lock_gives_uv_the_settings() -> None:
