@@ -1,24 +1,33 @@
 """The addresses that settings name, of mirrors and proxies: what one looks like, and how it may be shown. Pure."""
 
 import re
+from ipaddress import IPv6Address
 
 # Each kind of mirror, and the setting that names one.
 MIRRORS = {
     "registry": "TANDEM_REGISTRY",
     "debian": "TANDEM_DEBIAN_MIRROR",
     "pypi": "TANDEM_PYPI_INDEX",
+    "torch": "TANDEM_TORCH_INDEX",
     "modelscope": "MODELSCOPE_ENDPOINT",
 }
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY")
+# The kinds whose address is a word of a command line: of debootstrap's, of pip's for a bundle, of uv's in a build.
+NO_PASSWORD = ("debian", "pypi", "torch")
 SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
+# A password may hold any character, @ and / too; only what is before an image's digest is none.
+_HIDDEN = re.compile(r"^((?:.*?\s)??[a-z][a-z0-9+.-]*://)?.*@(?=\S)(?!sha256:[0-9a-f]{64}$)", re.IGNORECASE | re.DOTALL)
 # A container's name for the machine that it runs on.
 OUTSIDE = "host.docker.internal"
-_HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])"
+_PORT = r"(?::(?P<port>[0-9]{1,5}))?"
+# Longer or empty names between dots are none that DNS could look up.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
 # No character that a shell or an env file would take for something else.
-_URL = re.compile(rf"https?://(?:[^/@\s]*@)?{_HOST}(?::[0-9]{{1,5}})?(?:/[^\s'\"#$\\`?]*)?")
+_URL = re.compile(rf"https?://(?:[^/@\s]*@)?{_HOST}{_PORT}(?:/[^\s'\"#$\\`?]*)?")
 # Without a dot or a port Docker takes the first word for a name at its own registry.
 _REGISTRY = re.compile(
-    r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(?::[0-9]{1,5})?"
+    rf"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:)){_PORT}"
     r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
 )
 
@@ -32,14 +41,27 @@ def fault_of_address(name: str, value: str) -> str | None:
         fits, words = _URL.fullmatch(value), "an address that begins with http:// or https://"
     if not fits:
         return f'should be {words}, got "{masked(value)}"'
-    if name in (MIRRORS["debian"], MIRRORS["pypi"]) and SECRET_IN_URL.search(value):
-        return "holds a password, which would stay in the image; use an address without one"
+    parts = fits.groupdict()
+    if not 1 <= int(parts["port"] or 1) <= 65535:
+        return f'should have a port from 1 to 65535, got "{masked(value)}"'
+    if parts.get("ipv6") and not _is_ipv6(parts["ipv6"]):
+        return f'should have an IPv6 address in its brackets, got "{masked(value)}"'
+    if name in [MIRRORS[kind] for kind in NO_PASSWORD] and SECRET_IN_URL.search(value):
+        return "holds a password, which a command line would show to everyone here; use an address without one"
     return None
 
 
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def masked(address: str) -> str:
-    """Give an address as it may be shown: without its password."""
-    return re.sub(r"(^|//)[^/@\s]*@", r"\1***@", address)
+    """Give an address, or a line that ends with one, as it may be shown: rather too little of it than a password."""
+    return _HIDDEN.sub(lambda found: f"{found[1] or ''}***@", address)
 
 
 def here(address: str) -> str:

@@ -1,13 +1,17 @@
 """The base image: from a registry if one answers, else made with debootstrap. Says which of the two, and why."""
 
 import os
+import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator import host, network
+from orchestrator.addresses import here
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 
@@ -37,8 +41,9 @@ def choose(
 ) -> Base:
     """Find or make the base image.
 
-    wanted is TANDEM_BASE_IMAGE, "" for no wish; mirror a Debian mirror, "" for any; registry TANDEM_REGISTRY, "" for
-    the daemon's own; proxies are what debootstrap goes through. Raises TandemError when there is no way to one.
+    wanted is TANDEM_BASE_IMAGE, "" for no wish; mirror a Debian mirror as builds are told it, "" for any; registry
+    TANDEM_REGISTRY, "" for the daemon's own; proxies are what debootstrap goes through. Raises TandemError when there
+    is no way to one.
     """
     present = engine.images()
     if wanted and wanted != OWN_IMAGE:
@@ -59,7 +64,7 @@ def choose(
             f"registries answer; TANDEM_BASE_IMAGE={OWN_IMAGE} in .env has debootstrap make the image."
         )
     say(f"base image: made with debootstrap, as {refusal}")
-    _make(engine, mirror, refusal, proxies or {}, say)
+    _make(engine, here(mirror), refusal, proxies or {}, say)
     return Base(OWN_IMAGE, refusal)
 
 
@@ -85,27 +90,36 @@ def _make(engine: Engine, mirror: str, refusal: str, proxies: Mapping[str, str],
             "Run: sudo apt-get install debootstrap; or name a registry's mirror in .env (TANDEM_REGISTRY): "
             "'python -m orchestrator doctor network' shows which answer"
         )
-    root = [] if os.geteuid() == 0 else ["sudo"]
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    root = _root()
     with tempfile.TemporaryDirectory(prefix="tandem-base-") as folder:
-        target = f"{folder}/root"
-        argv = [
-            *root,
-            "env",
-            f"PATH={path}",
-            # sudo would leave them out of the environment.
-            *(f"{name}={value}" for name, value in proxies.items()),
-            "debootstrap",
-            "--variant=minbase",
-            "--include=ca-certificates",
-            SUITE,
-            target,
-        ]
+        target, environment = f"{folder}/root", Path(folder, "environment")
+        argv = [*root, "sh", "-c", '. "$0" && exec debootstrap "$@"', str(environment)]
+        argv += ["--variant=minbase", "--include=ca-certificates", SUITE, target, *([mirror] if mirror else [])]
         try:
-            _debootstrap(engine, argv + ([mirror] if mirror else []), refusal, say)
+            _write(environment, {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", **proxies})
+            _debootstrap(engine, argv, refusal, say)
             _import(engine, root, target, keep_sources=not mirror)
         finally:
             subprocess.run([*root, "rm", "-rf", "--one-file-system", target], check=False)
+
+
+def _root() -> list[str]:
+    """What a command line begins with to run as root."""
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo"):
+        return ["sudo"]
+    raise TandemError(
+        "Making the base image takes root, and there is no sudo. Run this once as root, "
+        "install sudo, or name a registry's mirror in .env (TANDEM_REGISTRY): "
+        "'python -m orchestrator doctor network' shows which answer"
+    )
+
+
+def _write(path: Path, variables: Mapping[str, str]) -> None:
+    """Write variables for sh: sudo keeps few of the environment, and a command line shows a proxy's password to all."""
+    path.touch(mode=0o600)
+    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
 
 
 def _debootstrap(engine: Engine, argv: list[str], refusal: str, say: Callable[[str], None]) -> None:
@@ -125,7 +139,7 @@ def _debootstrap(engine: Engine, argv: list[str], refusal: str, say: Callable[[s
 
 
 def _import(engine: Engine, root: list[str], target: str, *, keep_sources: bool) -> None:
-    """Make the image. A mirror of this machine stays out of it: builds get the mirror as an argument."""
+    """Make the image. A mirror of this machine stays out of it: builds get the mirror as a secret."""
     forget = [] if keep_sources else [f": >{target}/etc/apt/sources.list"]
     forget.append(f"rm -f {target}/etc/resolv.conf {target}/etc/hostname")
     # What the registry's slim image leaves out, and docker/apt-install.sh of what it adds.

@@ -87,12 +87,12 @@ def _pulled(whole: "Project") -> str:
     return next((p.model for p in whole.profiles.values() if p.pull and not p.local), "")
 
 
-def _pins(whole: "Project") -> dict[str, str]:
+def _pins(whole: "Project") -> set[tuple[str, str]]:
     from orchestrator import network
     from orchestrator.contents import requirements
     from orchestrator.project import text_of
 
-    found: dict[str, str] = {}
+    found: set[tuple[str, str]] = set()
     for path in sorted({requirements(whole.folder, whole.wanted(p)) for p in whole.profiles.values()}):
         found |= network.pins(text_of(path))
     return found
@@ -130,10 +130,15 @@ def _candidates(whole: "Project", source: Callable[[str], str], say: Callable[[s
     }
     known = {kind: address for kind, address in machine.items() if address or kind == "registry"}
     found = network.candidates(in_force, known, listed)
-    if _pulled(whole):
-        return found
-    say("modelscope is not tried: no profile pulls weights")
-    return [candidate for candidate in found if candidate.kind != "modelscope"]
+    if not _pulled(whole):
+        say("modelscope is not tried: no profile pulls weights")
+        found = [candidate for candidate in found if candidate.kind != "modelscope"]
+    return [candidate for candidate in found if candidate.kind != "torch" or _for_cpus(whole)]
+
+
+def _for_cpus(whole: "Project") -> bool:
+    """Say whether any profile needs torch's build for CPUs."""
+    return any(profile.image == "cpu" for profile in whole.profiles.values())
 
 
 def _others(whole: "Project", engine: "Engine", probe: "Probe", source: Callable[[str], str]) -> "list[Row]":
@@ -168,7 +173,15 @@ def _needed(whole: "Project", engine: "Engine") -> list[str]:
     registry = whole.settings.get("TANDEM_REGISTRY")
     bases = {OWN_IMAGE, REGISTRY_IMAGE, network.image(registry, REGISTRY_IMAGE)}
     has_base = whole.settings.get("TANDEM_BASE_IMAGE") or host.debootstrap() or bases & _images(engine)
-    return [*([] if has_base else ["registry"]), "debian", "pypi", *(["modelscope"] if _pulled(whole) else [])]
+    needed = {
+        "registry": not has_base,
+        "debian": True,
+        "pypi": True,
+        # Where it is not set, there is a folder of wheels or PyTorch's own index.
+        "torch": whole.settings.get("TANDEM_TORCH_INDEX") and _for_cpus(whole),
+        "modelscope": _pulled(whole),
+    }
+    return [kind for kind, really in needed.items() if really]
 
 
 def _unset(engine: "Engine", rows: "list[Row]") -> list[str]:

@@ -102,7 +102,7 @@ class Engine:
             with closing(self.connect(seconds)) as client:
                 client.api.inspect_distribution(image)  # type: ignore[no-untyped-call]
         except APIError as error:
-            return f"the image registry does not answer ({str(error.explanation).splitlines()[0]})"
+            return f"the image registry does not answer ({_first(str(error.explanation or ''))})"
         except RequestException:
             return f"the image registry gave no answer in {seconds:g} s"
         return None
@@ -259,6 +259,10 @@ class Engine:
 
 def _text(line: bytes) -> str:
     return line.decode(errors="replace").rstrip("\r")
+
+
+def _first(text: str) -> str:
+    return text.strip().partition("\n")[0].rstrip() or "it said nothing"
 
 
 def _last(text: str) -> str:

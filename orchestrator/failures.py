@@ -58,6 +58,9 @@ _KNOWN_OF_BUILDS = tuple(
          r"^E: (?:Failed to fetch |Unable to fetch some archives|Unable to locate package |"
          r"The repository '.*' (?:does not have a Release file|is not signed)|"
          r"Package '.*' has no installation candidate|The value '.*' is invalid for APT::Default-Release)"),
+        ("the source of torch's CPU build", "TANDEM_TORCH_INDEX and TANDEM_WHEELS",
+         r"^error: (?:Failed to read `--find-links` URL|No solution found.*\btorch==\S*\+cpu|"
+         r"Failed to (?:fetch|download).*(?:/whl/cpu|\btorch[=-]\S*(?:\+|%2B)cpu))"),
         ("the Python index", "TANDEM_PYPI_INDEX",
          r"^ERROR: (?:No matching distribution found for |THESE PACKAGES DO NOT MATCH THE HASHES|"
          r"Could not install packages due to an OSError)|^json\.decoder\.JSONDecodeError"),

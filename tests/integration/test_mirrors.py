@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import base, host
+from orchestrator import addresses, base, host
+from orchestrator.addresses import OUTSIDE
 from orchestrator.engine import Engine
 from orchestrator.project import ROUTER_IMAGE
 from tests.checkout import ROOT, Checkout
@@ -169,9 +170,11 @@ def test_debootstrap_with_a_mirror_that_is_none_says_so_in_one_line(
     tandem: "Inside", machine: "Machine", mode: str
 ) -> None:
     with mirror(machine, mode) as port:
-        given = {"TANDEM_BASE_IMAGE": base.OWN_IMAGE, "TANDEM_DEBIAN_MIRROR": f"http://127.0.0.1:{port}/debian"}
+        given = {"TANDEM_BASE_IMAGE": base.OWN_IMAGE, "TANDEM_DEBIAN_MIRROR": f"http://{OUTSIDE}:{port}/debian"}
         said = fault(tandem.tandem("build", "demo", **given), 1)
     assert "debootstrap cannot make the base image: E: " in said
+    # It was asked here, under the name that this machine has for itself.
+    assert {"rubbish": "gpgv", "404": f"http://127.0.0.1:{port}/debian"}[mode] in said
     assert "TANDEM_DEBIAN_MIRROR for debootstrap" in said
     assert "python -m orchestrator doctor network" in said
     assert base.OWN_IMAGE not in machine.docker("images", "--format={{.Repository}}:{{.Tag}}").split()
@@ -224,12 +227,20 @@ def test_a_build_with_a_python_index_that_is_none_says_so_in_one_line(
     assert "see TANDEM_PYPI_INDEX in .env. 'python -m orchestrator doctor network' shows which answer" in said
 
 
+# A stand-in's address of each kind: the daemon asks registries, and containers the others.
+FORMS = {
+    "registry": "127.0.0.1:{}",
+    "debian": f"http://{OUTSIDE}:{{}}/debian",
+    "pypi": f"http://{OUTSIDE}:{{}}/simple",
+    "torch": f"http://{OUTSIDE}:{{}}/whl/cpu/torch/",
+    "modelscope": f"http://{OUTSIDE}:{{}}",
+}
+
+
 def listing(*ports: int) -> str:
     """A mirrors.toml of stand-ins."""
-    forms = {"registry": "127.0.0.1:{}", "debian": "http://127.0.0.1:{}/debian", "pypi": "http://127.0.0.1:{}/simple"}
-    forms["modelscope"] = "http://127.0.0.1:{}"
     return "".join(
-        f"[{kind}]\naddresses = {json.dumps([form.format(p) for p in ports])}\n" for kind, form in forms.items()
+        f"[{kind}]\naddresses = {json.dumps([form.format(p) for p in ports])}\n" for kind, form in FORMS.items()
     )
 
 
@@ -247,16 +258,11 @@ def test_doctor_writes_the_fastest_that_works_and_nothing_else_changes(
         assert looked.returncode == 0, looked.stderr
         assert f"TANDEM_REGISTRY (.env) does not work, 127.0.0.1:{good} does: --write sets it" in looked.stdout
         assert max(map(len, looked.stdout.splitlines())) <= 80 or "mirror.invalid" in looked.stdout
-        assert f"trying debian: http://127.0.0.1:{silent}/debian\n" in looked.stderr
+        assert f"trying debian: http://{OUTSIDE}:{silent}/debian\n" in looked.stderr
         done = doctor(tandem, "--write", "--json")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    wanted = {
-        "TANDEM_REGISTRY": f"127.0.0.1:{good}",
-        "TANDEM_DEBIAN_MIRROR": f"http://127.0.0.1:{good}/debian",
-        "TANDEM_PYPI_INDEX": f"http://127.0.0.1:{good}/simple",
-        "MODELSCOPE_ENDPOINT": f"http://127.0.0.1:{good}",
-    }
+    wanted = {addresses.MIRRORS[kind]: form.format(good) for kind, form in FORMS.items()}
     assert (shown["written"], shown["problems"]) == (wanted, [])
     answers = {row["address"]: row["answer"] for row in shown["tried"] if row["what"] == "registry"}
     assert answers == {
@@ -274,9 +280,15 @@ def test_doctor_writes_the_fastest_that_works_and_nothing_else_changes(
     )
     # What was written is in force, and works.
     again = json.loads(doctor(tandem, "--json").stdout)["tried"]
-    assert {row["what"] for row in again if row["source"] == ".env" and row["works"]} == {
-        "registry", "debian", "pypi", "modelscope",
-    }  # fmt: skip
+    assert {row["what"] for row in again if row["source"] == ".env" and row["works"]} == {*FORMS}
+
+
+def test_doctor_writes_no_mirror_that_a_container_would_look_for_in_itself(tandem: "Inside", good: int) -> None:
+    tandem.write("env/mirrors.toml", listing(good).replace(OUTSIDE, "127.0.0.1"))
+    done = doctor(tandem, "--write")
+    assert done.returncode == 1
+    assert done.stdout.count("answers here, but in a container 127.0.0.1 is the container: write") == len(FORMS) - 1
+    assert (tandem.folder / ".env").read_text() == f"TANDEM_REGISTRY=127.0.0.1:{good}\n"
 
 
 def test_doctor_ends_with_1_where_nothing_works_names_the_settings_and_writes_nothing(
@@ -327,7 +339,7 @@ def test_ctrl_c_while_a_mirror_is_silent_ends_at_once_and_writes_nothing(tandem:
         tandem.write("env/mirrors.toml", listing(port))
         with tandem.start(Checkout.argv("doctor", "network", "--seconds=60", "--write")) as process:
             assert process.stderr is not None
-            wanted = f"trying modelscope: http://127.0.0.1:{port}\n"
+            wanted = f"trying modelscope: http://{OUTSIDE}:{port}\n"
             assert wanted in iter(process.stderr.readline, "")
             os.killpg(process.pid, signal.SIGINT)
             said = process.communicate(timeout=10)[1]

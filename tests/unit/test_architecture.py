@@ -45,6 +45,7 @@ HARMLESS = {
     "dataclasses",
     "difflib",
     "hashlib",
+    "ipaddress",
     "json",
     "pydantic",
     "re",

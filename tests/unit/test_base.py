@@ -1,8 +1,11 @@
 """Which base image is taken, and why; what a registry that is none leads to."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from orchestrator import base, host
+from orchestrator import base
 from orchestrator.base import OWN_IMAGE, REGISTRY_IMAGE, Base
 from orchestrator.errors import TandemError
 
@@ -35,8 +38,42 @@ class Engine:
         yield from self.says
 
 
-def choose(engine: Engine, wanted: str = "", registry: str = "", **proxies: str) -> Base:
-    mirror = "http://mirror.example.org/debian"
+class Running(Engine):
+    """Docker with no image, which runs what it is given as the real one does."""
+
+    def stream(self, argv: list[str]):  # type: ignore[no-untyped-def]
+        self.ran.append(" ".join(argv))
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        yield from [*done.stdout.splitlines(), f"={done.returncode}"]
+
+
+# Says what it got, and fails.
+DEBOOTSTRAP = """#!/bin/sh
+echo "I: mode $(stat -c %a "$(dirname "$4")/environment")"
+echo "E: $* through $http_proxy"
+exit 1
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a debootstrap and a sudo, before all others in PATH."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name, text in (("debootstrap", DEBOOTSTRAP), ("sudo", '#!/bin/sh\nexec "$@"\n')):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def choose(
+    engine: Engine,
+    wanted: str = "",
+    registry: str = "",
+    mirror: str = "http://mirror.example.org/debian",
+    **proxies: str,
+) -> Base:
     return base.choose(engine, wanted, mirror, lambda _: None, registry=registry, proxies=proxies)  # type: ignore[arg-type]
 
 
@@ -88,7 +125,6 @@ def test_a_pull_that_breaks_off_is_an_error_with_what_docker_said() -> None:
         choose(engine, registry="mirror.example.org")
 
 
-@pytest.mark.skipif(not host.debootstrap(), reason="debootstrap is not installed")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -96,11 +132,41 @@ def test_a_pull_that_breaks_off_is_an_error_with_what_docker_said() -> None:
         "E: Failed getting release file http://mirror.example.org/debian/dists/bookworm/Release",
     ],
 )
-def test_debootstrap_that_fails_is_quoted_and_goes_through_the_proxies(fault: str) -> None:
+def test_debootstrap_that_fails_is_quoted(programs: Path, fault: str) -> None:
     engine = Engine(refusal=SHUT, says=("I: Retrieving InRelease", fault, "=1"))
     with pytest.raises(TandemError) as caught:
-        choose(engine, http_proxy="http://127.0.0.1:7890")
+        choose(engine)
     assert str(caught.value).startswith(f"{SHUT}, and debootstrap cannot make the base image: {fault}\n")
     assert "TANDEM_DEBIAN_MIRROR" in str(caught.value)
-    assert " http_proxy=http://127.0.0.1:7890 debootstrap " in engine.ran[0]
     assert engine.ran[0].endswith(" http://mirror.example.org/debian")
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_debootstrap_gets_the_proxies_with_their_password_which_no_command_line_shows(
+    programs: Path, monkeypatch: pytest.MonkeyPatch, user: int
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    engine, said = Running(refusal=SHUT), list[str]()
+    proxy = "http://me:it's $ecret@127.0.0.1:7890"
+    with pytest.raises(TandemError) as caught:
+        base.choose(engine, "", "", said.append, proxies={"http_proxy": proxy})  # type: ignore[arg-type]
+    assert f" through {proxy}\n" in str(caught.value)
+    assert "base image: mode 600" in said
+    assert engine.ran[0].startswith("sudo sh " if user else "sh ")
+    assert "7890" not in engine.ran[0]
+
+
+def test_debootstrap_asks_this_machine_for_a_mirror_that_containers_find_outside(programs: Path) -> None:
+    engine = Running(refusal=SHUT)
+    with pytest.raises(TandemError, match=r"http://127\.0\.0\.1:3142/debian through \n"):
+        choose(engine, mirror="http://host.docker.internal:3142/debian")
+
+
+def test_a_user_without_sudo_is_told_what_else_there_is(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", str(programs))
+    (programs / "sudo").unlink()
+    engine = Engine(refusal=SHUT)
+    with pytest.raises(TandemError, match=r"there is no sudo\. Run this once as root, install sudo, or name"):
+        choose(engine)
+    assert engine.ran == []

@@ -19,6 +19,10 @@ DOCTOR = " 'python -m orchestrator doctor network' shows which answer."
 NO_REGISTRY = "the image registry does not answer as one: see TANDEM_REGISTRY and TANDEM_BASE_IMAGE in .env." + DOCTOR
 NO_DEBIAN = "the Debian mirror does not answer as one, or lacks this: see TANDEM_DEBIAN_MIRROR in .env." + DOCTOR
 NO_INDEX = "the Python index does not answer as one, or lacks this: see TANDEM_PYPI_INDEX in .env." + DOCTOR
+NO_TORCH = (
+    "the source of torch's CPU build does not answer as one, or lacks this: see TANDEM_TORCH_INDEX and TANDEM_WHEELS in"
+    " .env." + DOCTOR
+)
 NO_HUB = "what answers there is no ModelScope: see MODELSCOPE_ENDPOINT in .env." + DOCTOR
 NO_READ = "the server runs as user 1000 and cannot read it: chmod -R a+rX."
 DAEMON = "Error response from daemon: "
@@ -350,6 +354,14 @@ UV_TYPE = (
     'error: Unsupported `Content-Type` "application/json" for `http://mirror.example.org/`. Expected JSON or HTML.'
 )
 UV_ZIP = "error: Failed to download `modelscope==1.40.2`"
+TORCH_LINKS = "error: Failed to read `--find-links` URL: http://mirror.example.org/whl/cpu/torch/"
+TORCH_BECAUSE = (
+    "Because torch was not found in the package registry and you require torch==2.13.0+cpu, we can conclude."
+)
+TORCH_FETCH = "error: Failed to fetch: https://index.example.org/whl/cpu/torch/"
+TORCH_ZIP = "error: Failed to download `torch==2.13.0+cpu`"
+TORCH_CUDA = "error: Failed to download `torch==2.13.0`"
+SENDING = "error sending request for url (https://index.example.org/whl/cpu/torch/)"
 # As apt 2.6, pip 24 and uv 0.13.9 say it of a server that answers with a web page, 404, 500 or broken files.
 OF_MIRRORS = (
     (f"{CLEARSIGNED}\n0.253 {NOT_SIGNED}", CLEARSIGNED, NO_DEBIAN),
@@ -363,6 +375,11 @@ OF_MIRRORS = (
     (f"{UV_FETCH}\n0.253   cause: {UV_STATUS}", f"{UV_FETCH}: {UV_STATUS}.", NO_INDEX),
     (f"{UV_JSON}\n0.253   cause: key must be a string", f"{UV_JSON}: key must be a string.", NO_INDEX),
     (UV_TYPE, UV_TYPE, NO_INDEX),
+    (f"{TORCH_LINKS}\n0.253   cause: {UV_STATUS}", f"{TORCH_LINKS}: {UV_STATUS}.", NO_TORCH),
+    (f"{UV_NONE}\n0.253   cause: {TORCH_BECAUSE}", f"{UV_NONE}: {TORCH_BECAUSE}", NO_TORCH),
+    (f"{TORCH_FETCH}\n0.253   cause: {SENDING}", f"{TORCH_FETCH}: {SENDING}.", NO_TORCH),
+    (TORCH_ZIP, TORCH_ZIP, NO_TORCH),
+    (TORCH_CUDA, TORCH_CUDA, NO_INDEX),
     (
         f"{UV_ZIP}\n0.253   cause: Failed to extract archive\n0.253   cause: Invalid zip file structure",
         f"{UV_ZIP}: Failed to extract archive.",

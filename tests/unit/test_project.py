@@ -95,6 +95,20 @@ def test_an_env_file_that_cannot_be_read_hides_no_fault_of_models_toml(folder: P
     ]
 
 
+def test_a_bundle_is_a_file_and_wheels_are_a_folder_by_their_whole_paths(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    here = {"TANDEM_CA_BUNDLE": str(folder / "models.toml"), "TANDEM_WHEELS": str(folder / "demo")}
+    assert project.load(folder, [], here).settings.get("TANDEM_WHEELS") == str(folder / "demo")
+    should = "should be the whole path of a {} that is there, beginning with /, got"
+    for file, wheels in (("models.toml", "demo"), (folder / "demo", folder / "models.toml"), ("/nothere", "/nothere")):
+        assert faults(folder, TANDEM_CA_BUNDLE=str(file), TANDEM_WHEELS=str(wheels)) == [
+            f'TANDEM_CA_BUNDLE: {should.format("file")} "{file}"',
+            f'TANDEM_WHEELS: {should.format("folder")} "{wheels}"',
+        ]
+
+
 A = profile(name="a", served_model_name="served-a", aliases=["gpt-4"])
 B = profile(name="b", served_model_name="served-b")
 

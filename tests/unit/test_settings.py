@@ -13,6 +13,7 @@ from tests.unit.values import ROOT, VERSIONS, profile
 DOLLAR = "holds a $, which readers of env files take differently; write the value out, or in single quotes"
 BACKSLASH = "holds a backslash in single quotes; use none"
 URL = "should be an address that begins with http:// or https://"
+PASSWORD = "holds a password, which a command line would show to everyone here; use an address without one"
 HASH = "holds a # that may begin a comment or not; put a space before a comment, and quotes around a value with #"
 
 
@@ -173,6 +174,7 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_BASE_IMAGE": "",
         "TANDEM_DEBIAN_MIRROR": "",
         "TANDEM_PYPI_INDEX": "",
+        "TANDEM_TORCH_INDEX": "",
         "TANDEM_WHEELS": "",
         "TANDEM_CA_BUNDLE": "",
     }
@@ -258,7 +260,7 @@ def test_settings_that_fit_have_no_problems() -> None:
             [
                 "TANDEM_XYZZY_QQ: unknown setting; there are: TANDEM_PORT, TANDEM_BIND, TANDEM_MODELS,"
                 " TANDEM_REGISTRY, TANDEM_VLLM, TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX,"
-                " TANDEM_WHEELS, TANDEM_CA_BUNDLE"
+                " TANDEM_TORCH_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
@@ -269,19 +271,19 @@ def test_settings_that_fit_have_no_problems() -> None:
         ({"TANDEM_PORT": "８０００"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "８０００"']),
         (
             {"TANDEM_PYPI_INDEX": "https://me:secret@mirror.example.org/simple"},
-            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_PYPI_INDEX: {PASSWORD}"],
         ),
         (
             {"TANDEM_DEBIAN_MIRROR": "http://me:secret@mirror.example.org/debian"},
-            ["TANDEM_DEBIAN_MIRROR: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_DEBIAN_MIRROR: {PASSWORD}"],
         ),
         (
             {"TANDEM_PYPI_INDEX": "https://:token@mirror.example.org/simple"},
-            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_PYPI_INDEX: {PASSWORD}"],
         ),
         (
             {"TANDEM_PYPI_INDEX": "https://token@mirror.example.org/simple"},
-            ["TANDEM_PYPI_INDEX: holds a password, which would stay in the image; use an address without one"],
+            [f"TANDEM_PYPI_INDEX: {PASSWORD}"],
         ),
         (
             {"TANDEM_REGISTRY": "https://mirror.example.org/"},
@@ -296,6 +298,15 @@ def test_settings_that_fit_have_no_problems() -> None:
         ({"MODELSCOPE_ENDPOINT": "www.example.org"}, [f'MODELSCOPE_ENDPOINT: {URL}, got "www.example.org"']),
         ({"HTTPS_PROXY": "socks5://127.0.0.1:1080"}, [f'HTTPS_PROXY: {URL}, got "socks5://127.0.0.1:1080"']),
         ({"HTTP_PROXY": "me:secret@proxy:3128"}, [f'HTTP_PROXY: {URL}, got "***@proxy:3128"']),
+        ({"HTTPS_PROXY": "http://me:pa/ss@proxy:1"}, [f'HTTPS_PROXY: {URL}, got "http://***@proxy:1"']),
+        ({"HTTPS_PROXY": "http://proxy..corp:3128"}, [f'HTTPS_PROXY: {URL}, got "http://proxy..corp:3128"']),
+        ({"HTTP_PROXY": f"http://{'a' * 64}.corp"}, [f'HTTP_PROXY: {URL}, got "http://{"a" * 64}.corp"']),
+        ({"HTTPS_PROXY": "http://h:99999"}, ['HTTPS_PROXY: should have a port from 1 to 65535, got "http://h:99999"']),
+        ({"TANDEM_REGISTRY": "h:0/hub"}, ['TANDEM_REGISTRY: should have a port from 1 to 65535, got "h:0/hub"']),
+        (
+            {"HTTP_PROXY": "http://me:x@[:::]:1"},
+            ['HTTP_PROXY: should have an IPv6 address in its brackets, got "http://***@[:::]:1"'],
+        ),
         (
             {"QWEN_14B_MAX_MODEL_LEN": "16k"},
             ['QWEN_14B_MAX_MODEL_LEN: should be a number of tokens of at least 1, got "16k"'],

@@ -11,10 +11,12 @@ export UV_LINK_MODE=copy UV_CACHE_DIR=/var/cache/uv
 site=/opt/vllm/lib/python$python/site-packages
 set --
 case $build in *-cpu)
-    # The package index has only the CUDA build of torch. The CPU build comes from a folder of wheels, else from
-    # PyTorch's own index, which uv knows by this option.
+    # The package index has only the CUDA build of torch. The CPU build comes from a folder of wheels, else from the
+    # page that the build secret torch-index names, else from PyTorch's own index, which uv knows by its option.
     if ls /tmp/wheels/torch-*+cpu-*.whl >/dev/null 2>&1; then
         set -- --find-links /tmp/wheels
+    elif [ -s /run/secrets/torch-index ]; then
+        set -- --find-links "$(cat /run/secrets/torch-index)"
     else
         set -- --torch-backend cpu
     fi

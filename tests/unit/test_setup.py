@@ -1,0 +1,129 @@
+"""scripts/setup and scripts/lock behind mirrors: pip and uv get the settings, and no command line shows them."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.settings import Settings
+from tests.unit.values import ROOT
+
+INDEX = "https://mirror.example.org/simple"
+NAMES = ("PIP_INDEX_URL", "PIP_CERT", "REQUESTS_CA_BUNDLE", "https_proxy", "http_proxy", "no_proxy")
+# Answers as if nothing were missing.
+DOCKER = """#!/bin/sh
+case $* in *compose*) echo 2.30.0 ;; *) echo 28.0.0 ;; esac
+"""
+# In the place of .venv's Python: writes down what it is run with.
+PIP = f"""#!/bin/sh
+echo "$@" >>argv
+for name in {" ".join(NAMES)}; do eval "echo $name=\\"\\${{$name-}}\\""; done >environment
+"""
+
+
+def given(folder: Path, **shell: str) -> dict[str, str]:
+    """What pip gets in folder; names with a value alone."""
+    script = f". {ROOT}/scripts/pip-settings; pip_settings; env -0"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env={"PATH": os.environ["PATH"], **shell},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    shown = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+    return {name: value for name, value in shown.items() if name in NAMES}
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"TANDEM_PYPI_INDEX={INDEX}",
+        f"\ufeffTANDEM_PYPI_INDEX={INDEX}\r\nTANDEM_PORT=9000\r\n",
+        f"TANDEM_PORT=9000\r\nTANDEM_PYPI_INDEX = '{INDEX}' # mine\r\n",
+        f'export TANDEM_PYPI_INDEX="{INDEX}"\n',
+        f"TANDEM_PYPI_INDEX=https://old.example.org\n#TANDEM_PYPI_INDEX=x\n  TANDEM_PYPI_INDEX={INDEX}  # mine\n",
+        f"NOT_TANDEM_PYPI_INDEX=https://x\nTANDEM_PYPI_INDEX={INDEX}\nTANDEM_PYPI_INDEX_2=https://y\n",
+    ],
+)
+def test_pip_gets_the_index_of_dot_env_however_the_line_is_written(tmp_path: Path, text: str, locale: str) -> None:
+    (tmp_path / ".env").write_bytes(text.encode())
+    assert given(tmp_path, LC_ALL=locale) == {"PIP_INDEX_URL": INDEX}
+
+
+def test_pip_gets_proxies_and_authorities_as_this_machine_reaches_them(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "HTTPS_PROXY='http://me:a#\"s $ecret@host.docker.internal:7890'\nHTTP_PROXY=\nNO_PROXY=localhost,.example.org\n"
+        "TANDEM_CA_BUNDLE=/etc/own.pem\nTANDEM_PYPI_INDEX=http://host.docker.internal:3141/simple\n"
+    )
+    assert given(tmp_path) == {
+        "https_proxy": 'http://me:a#"s $ecret@127.0.0.1:7890',
+        "no_proxy": "localhost,.example.org",
+        "PIP_CERT": "/etc/own.pem",
+        "PIP_INDEX_URL": "http://127.0.0.1:3141/simple",
+        "REQUESTS_CA_BUNDLE": "/etc/own.pem",
+    }
+
+
+def test_the_shell_beats_dot_env_and_what_pip_is_set_up_with_holds_where_nothing_is_set(tmp_path: Path) -> None:
+    assert given(tmp_path, PIP_INDEX_URL="https://pip.example.org") == {"PIP_INDEX_URL": "https://pip.example.org"}
+    (tmp_path / ".env").write_text("TANDEM_PYPI_INDEX=https://file.example.org\nTANDEM_CA_BUNDLE=/etc/own.pem\n")
+    assert given(tmp_path, TANDEM_PYPI_INDEX=INDEX, TANDEM_CA_BUNDLE="") == {"PIP_INDEX_URL": INDEX}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder in which setup lacks nothing but the packages."""
+    for name in ("scripts/setup", "scripts/pip-settings", "requirements/run.txt", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name, text in (("bin/docker", DOCKER), ("bin/debootstrap", DOCKER), (".venv/bin/python", PIP)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "bundle").mkdir()
+    pythons = {"pythons": {f"{sys.version_info.major}.{sys.version_info.minor}": ""}}
+    (tmp_path / "bundle/manifest.json").write_text(json.dumps(pythons))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("options", "index"), [([], INDEX), (["--offline", "bundle"], "")])
+def test_setup_gives_pip_the_settings_by_environment_alone_and_none_offline(
+    checkout: Path, options: list[str], index: str
+) -> None:
+    (checkout / ".env").write_text(f"TANDEM_PYPI_INDEX={INDEX}\nHTTPS_PROXY=http://me:secret@proxy.example.org:1\n")
+    # The interpreter's own folder, so that setup finds one that fits.
+    path = f"{checkout}/bin:{Path(sys.executable).resolve().parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["scripts/setup", *options], cwd=checkout, env={"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    words = (checkout / "argv").read_text()
+    assert "install -qq" in words
+    assert ("--no-index" in words) == bool(options)
+    assert "example.org" not in words
+    assert f"PIP_INDEX_URL={index}\n" in (checkout / "environment").read_text()
+    assert ("https_proxy=http://me:secret@" in (checkout / "environment").read_text()) == (not options)
+
+
+def test_lock_gives_uv_the_settings() -> None:
+    spec = importlib.util.spec_from_file_location("lock", ROOT / "scripts/lock.py")
+    assert spec is not None
+    assert spec.loader is not None
+    lock = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lock)
+    values = {
+        "TANDEM_PYPI_INDEX": "http://host.docker.internal:3141/simple",
+        "HTTPS_PROXY": "http://host.docker.internal:7890",
+        "TANDEM_CA_BUNDLE": "/etc/own.pem",
+    }
+    assert lock.environment(Settings(values, ()), {"HOME": "/root"}) == {
+        "HOME": "/root",
+        "UV_DEFAULT_INDEX": "http://127.0.0.1:3141/simple",
+        "https_proxy": "http://127.0.0.1:7890",
+        "SSL_CERT_FILE": "/etc/own.pem",
+    }
