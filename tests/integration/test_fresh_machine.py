@@ -130,6 +130,14 @@ def test_a_daemon_that_is_stopped_is_started_and_nothing_is_installed(machine: M
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "setup: starting Docker\n")
 
 
+def test_a_daemon_that_was_killed_is_started_though_its_number_is_another_s_now(machine: Machine) -> None:
+    files = "/var/run/docker.pid /var/run/docker/containerd/containerd.pid"
+    killed = machine.run(f'for file in {files}; do kill -9 "$(cat $file)" && echo 1 >$file || exit; done')
+    assert killed.returncode == 0, killed.stderr
+    done = machine.run("scripts/setup --yes")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "setup: starting Docker\n")
+
+
 def test_a_user_who_is_not_root_gets_the_group_and_can_go_on_at_once(machine: Machine) -> None:
     prepared = machine.run(
         "apt-get -q update && apt-get -q install -y sudo && useradd -m owner2 && "

@@ -257,7 +257,7 @@ def test_doctor_writes_the_fastest_that_works_and_nothing_else_changes(
         looked = doctor(tandem)
         assert looked.returncode == 0, looked.stderr
         assert f"TANDEM_REGISTRY (.env) does not work, 127.0.0.1:{good} does: --write sets it" in looked.stdout
-        assert max(map(len, looked.stdout.splitlines())) <= 80 or "mirror.invalid" in looked.stdout
+        assert max(map(len, looked.stdout.splitlines())) <= 80
         assert f"trying debian: http://{OUTSIDE}:{silent}/debian\n" in looked.stderr
         done = doctor(tandem, "--write", "--json")
     assert done.returncode == 0, done.stderr
@@ -266,6 +266,7 @@ def test_doctor_writes_the_fastest_that_works_and_nothing_else_changes(
     assert (shown["written"], shown["problems"]) == (wanted, [])
     answers = {row["address"]: row["answer"] for row in shown["tried"] if row["what"] == "registry"}
     assert answers == {
+        # In whatever words the daemon has for a name that is none, and for a network that is not there.
         "mirror.invalid": answers["mirror.invalid"],
         "": answers[""],
         f"127.0.0.1:{rubbish}": "answers rubbish: no image registry",
@@ -274,6 +275,7 @@ def test_doctor_writes_the_fastest_that_works_and_nothing_else_changes(
         "127.0.0.1:9": "connection refused",
         f"127.0.0.1:{good}": "ok",
     }
+    assert "ok" not in (answers["mirror.invalid"], answers[""])
     assert (tandem.folder / ".env").read_bytes().decode() == (
         f"# mine\r\nTANDEM_REGISTRY=127.0.0.1:{good} # none\r\nTANDEM_PORT=9000\r\n"
         + "".join(f"{name}={value}\r\n" for name, value in wanted.items() if name != "TANDEM_REGISTRY")
@@ -334,10 +336,14 @@ def test_doctor_looks_for_a_base_image_that_is_named_here_and_then_at_its_regist
     assert f"error: base image: {image}: answers rubbish: no image registry\n  See TANDEM_BASE_IMAGE" in done.stderr
 
 
-def test_ctrl_c_while_a_mirror_is_silent_ends_at_once_and_writes_nothing(tandem: "Inside", machine: "Machine") -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_ctrl_c_while_a_mirror_is_silent_ends_at_once_and_writes_nothing(
+    tandem: "Inside", machine: "Machine", unbuffered: str
+) -> None:
     with mirror(machine, "silent") as port:
         tandem.write("env/mirrors.toml", listing(port))
-        with tandem.start(Checkout.argv("doctor", "network", "--seconds=60", "--write")) as process:
+        argv = Checkout.argv("doctor", "network", "--seconds=60", "--write")
+        with tandem.start(argv, PYTHONUNBUFFERED=unbuffered) as process:
             assert process.stderr is not None
             wanted = f"trying modelscope: http://{OUTSIDE}:{port}\n"
             assert wanted in iter(process.stderr.readline, "")
@@ -368,6 +374,7 @@ def pulling(images: Checkout, tmp_path: Path) -> Iterator[Stack]:
 def test_a_pull_from_a_hub_that_is_none_says_so_in_one_line_and_the_images_stay(pulling: Stack) -> None:
     identity = ["docker", "image", "inspect", "--format", "{{.Id}}", *GOOD]
     before = pulling.run(identity).stdout
+    assert before.count("sha256:") == len(GOOD)
     said = fault(pulling.tandem("up", "small", seconds=120), 1)
     assert said.startswith("small has no weights: tandem: could not pull Tandem/small (master): ")
     assert "what answers there is no ModelScope: see MODELSCOPE_ENDPOINT in .env." in said
