@@ -21,9 +21,10 @@ from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 from orchestrator.inventory import size
 from orchestrator.project import Project
-from orchestrator.versions import Build
+from orchestrator.versions import REPOSITORY, Build
 
 FILES = ("docker/vllm/verify/inside.py", "docker/vllm/verify/measure.py")
+MEASURED = "tandem/measured"
 SHOWN = 6  # of the packages, the largest
 
 
@@ -74,9 +75,7 @@ def copied(whole: Project) -> Iterator[Project]:
     with tempfile.TemporaryDirectory(prefix="tandem-measure-") as folder:
         shutil.copytree(whole.folder / "docker", f"{folder}/docker")
         image = Path(folder, "docker/vllm/image.yaml")
-        image.write_text(
-            image.read_text(encoding="utf-8").replace("tandem/vllm:", "tandem/measured:"), encoding="utf-8"
-        )
+        image.write_text(image.read_text(encoding="utf-8").replace(f"{REPOSITORY}:", f"{MEASURED}:"), encoding="utf-8")
         yield replace(whole, folder=Path(folder))
 
 
@@ -92,8 +91,11 @@ def changed_patch(whole: Project, build: Build, runs: int) -> list[float]:
         for _ in range(runs):
             # Words before the first file's name are no part of the change itself.
             path.write_text(f"# {time.time_ns()}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
-            seconds.append(timed_build(copy, build))
-        subprocess.run(["docker", "image", "rm", "-f", f"tandem/measured:{build.tag}"], capture_output=True, check=True)
+            try:
+                seconds.append(timed_build(copy, build))
+            finally:
+                # The next one would take its name and leave it without.
+                subprocess.run(["docker", "image", "rm", f"{MEASURED}:{build.tag}"], capture_output=True, check=False)
     return seconds
 
 
