@@ -22,7 +22,8 @@ from orchestrator.errors import TandemError
 from orchestrator.versions import Build
 from tests.checkout import ROOT, Checkout, eventually
 from tests.integration.conftest import BUILD_SECONDS
-from tests.unit.test_patches import FOLDER, SERIES, script
+from tests.unit.test_patches import FOLDER, SERIES
+from tests.unit.values import script
 
 pytestmark = pytest.mark.docker
 
@@ -33,7 +34,7 @@ WHEELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tan
 PLATFORMS = ("manylinux1", "manylinux2014", "manylinux_2_28", "manylinux_2_31", "manylinux_2_35")
 LISTED = versions.load((ROOT / "docker/vllm/versions.toml").read_text(encoding="utf-8"))
 BUILDS = [build for found in LISTED.builds.values() for build in found.values()]
-faults = script("verify/faults")
+faults = script("docker/vllm/verify/faults.py")
 SHOWS = {
     "login": "ImportError: cannot import name '_try_login' from 'modelscope.utils.hf_util'",
     "listing": "KeyError: 'Type'",

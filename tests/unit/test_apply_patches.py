@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_patches import script
+from tests.unit.values import script
 
-main = script("install/apply-patches").main
+main = script("docker/vllm/install/apply-patches.py").main
 ANSWER = """def answer():
     # one
     # two

@@ -1,26 +1,13 @@
 """What runs in the containers beside vLLM: the entrypoint, and the pull with its manifest."""
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.unit.values import ROOT
+from tests.unit.values import script
 
-
-def script(name: str) -> ModuleType:
-    """A script of docker/vllm, which is no package."""
-    spec = spec_from_file_location(name, ROOT / f"docker/vllm/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-gate, pull = script("gate"), script("pull")
+gate, pull = script("docker/vllm/gate.py"), script("docker/vllm/pull.py")
 
 
 @pytest.mark.parametrize(

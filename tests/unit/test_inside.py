@@ -2,18 +2,13 @@
 
 import struct
 from importlib.metadata import distributions
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
-from tests.unit.values import ROOT
+from tests.unit.values import ROOT, script
 
-_spec = spec_from_file_location("inside", ROOT / "docker/vllm/verify/inside.py")
-assert _spec is not None
-assert _spec.loader is not None
-inside = module_from_spec(_spec)
-_spec.loader.exec_module(inside)
+inside = script("docker/vllm/verify/inside.py")
 
 PTX, SASS = 1, 2
 PLAIN, SPECIFIC = 0x8011, 0x108011

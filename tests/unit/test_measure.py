@@ -1,26 +1,13 @@
 """scripts/measure: bytes are counted once, medians shown, and an image that there is not is named."""
 
 import os
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from orchestrator.errors import TandemError
-from tests.unit.values import ROOT, profile, project
-
-
-def script(path: str) -> ModuleType:
-    """A script that is no part of a package."""
-    spec = spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from tests.unit.values import profile, project, script
 
 measure, inside = script("scripts/measure.py"), script("docker/vllm/verify/measure.py")
 FOUND: dict[str, Any] = {

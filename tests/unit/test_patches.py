@@ -1,9 +1,7 @@
 """The patches of vLLM: which version gets which, and what each says of itself."""
 
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -12,6 +10,7 @@ from orchestrator import contents, patches, versions
 from orchestrator.errors import TandemError
 from orchestrator.versions import Build
 from tests.checkout import ROOT
+from tests.unit.values import script
 
 FOLDER = ROOT / "docker/vllm/patches"
 SERIES = (FOLDER / "series").read_text(encoding="utf-8")
@@ -29,17 +28,6 @@ Remove-when: never
 """
 
 
-def script(name: str) -> ModuleType:
-    """A script of docker/vllm, which is no package."""
-    path = ROOT / f"docker/vllm/{name}.py"
-    spec = spec_from_file_location(path.stem.replace("-", "_"), path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_patch_is_listed_and_every_listed_patch_is_there() -> None:
     assert {patch.name for patch in patches.series(SERIES)} == {path.name for path in FOLDER.glob("*.patch")}
     assert {path.name for path in FOLDER.iterdir()} == {"series", *(patch.name for patch in patches.series(SERIES))}
@@ -55,7 +43,7 @@ def test_a_patch_is_for_a_version_that_can_be_built(patch: patches.Patch) -> Non
 def test_a_header_agrees_with_the_series_and_names_a_fault_that_can_be_looked_for(patch: patches.Patch) -> None:
     said = patches.header(patch.name, (FOLDER / patch.name).read_text(encoding="utf-8"))
     assert said["Versions"] == patch.versions
-    assert said["Fault"] in script("verify/faults").FAULTS
+    assert said["Fault"] in script("docker/vllm/verify/faults.py").FAULTS
     assert "https://" in said["Upstream"] or said["Upstream"].startswith("none; ")
 
 
@@ -64,7 +52,7 @@ def test_a_version_gets_what_python_packaging_says_and_what_the_build_applies(ve
     found = [patch.name for patch in patches.applicable(SERIES, version)]
     listed = patches.series(SERIES)
     assert found == [patch.name for patch in listed if SpecifierSet(patch.versions).contains(version)]
-    assert found == script("install/apply-patches").applicable(SERIES, version)
+    assert found == script("docker/vllm/install/apply-patches.py").applicable(SERIES, version)
 
 
 @pytest.mark.parametrize(

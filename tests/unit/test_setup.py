@@ -1,6 +1,5 @@
 """scripts/setup and scripts/lock behind mirrors: pip and uv get the settings, and no command line shows them."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.settings import Settings
-from tests.unit.values import ROOT
+from tests.unit.values import ROOT, script
 
 INDEX = "https://mirror.example.org/simple"
 NAMES = ("PIP_INDEX_URL", "PIP_CERT", "REQUESTS_CA_BUNDLE", "https_proxy", "http_proxy", "no_proxy")
@@ -111,11 +110,7 @@ def test_setup_gives_pip_the_settings_by_environment_alone_and_none_offline(
 
 
 def test_lock_gives_uv_the_settings() -> None:
-    spec = importlib.util.spec_from_file_location("lock", ROOT / "scripts/lock.py")
-    assert spec is not None
-    assert spec.loader is not None
-    lock = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lock)
+    lock = script("scripts/lock.py")
     values = {
         "TANDEM_PYPI_INDEX": "http://host.docker.internal:3141/simple",
         "HTTPS_PROXY": "http://host.docker.internal:7890",

@@ -1,6 +1,8 @@
 """Profiles, containers and projects for the tests: valid ones, of which a test says only what it is about."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from orchestrator import config
@@ -24,6 +26,16 @@ gpus = [0, 1]
 tensor_parallel_size = 2
 max_model_len = 16384
 """
+
+
+def script(path: str) -> ModuleType:
+    """A script of the project that is no part of a package, such as docker/vllm/gate.py."""
+    spec = spec_from_file_location(Path(path).stem.replace("-", "_"), ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def profiles(text: str) -> dict[str, Profile]:
