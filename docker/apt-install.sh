@@ -2,7 +2,7 @@
 # Installs Debian packages during an image build: apt-install.sh [--suite NAME] [--into FOLDER] PACKAGE...
 # --into unpacks the packages and all that they depend on into a folder, and runs none of their scripts: a root file
 # system of a newer suite than the base image's, with nothing else in it.
-# What no server reads is left out: documentation, translations, and of the compiler and of Python what only their own
+# What no server reads is left out (not with --into): documentation, translations, and of the compiler and of Python what only their own
 # makers need. tests/integration/test_images.py holds that what remains is enough.
 # The build secret debian-mirror replaces the address that the base image came with. Neither it nor apt's lists stay in
 # the layer: the address of a user's mirror is nobody else's business.

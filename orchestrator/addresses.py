@@ -12,7 +12,7 @@ MIRRORS = {
     "modelscope": "MODELSCOPE_ENDPOINT",
 }
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY")
-# The kinds whose address is a word of a command line: of debootstrap's, of pip's for a bundle, of uv's in a build.
+# The kinds whose address tools that are not ours have in their command lines and messages: debootstrap, apt, pip, uv.
 NO_PASSWORD = ("debian", "pypi", "torch")
 SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
 # A password may hold any character, @ and / too; only what is before an image's digest is none.
@@ -47,7 +47,7 @@ def fault_of_address(name: str, value: str) -> str | None:
     if parts.get("ipv6") and not _is_ipv6(parts["ipv6"]):
         return f'should have an IPv6 address in its brackets, got "{masked(value)}"'
     if name in [MIRRORS[kind] for kind in NO_PASSWORD] and SECRET_IN_URL.search(value):
-        return "holds a password, which a command line would show to everyone here; use an address without one"
+        return "holds a password, which command lines and logs may show; use an address without one"
     return None
 
 

@@ -52,7 +52,7 @@ def _choice(whole: "Project", name: str | None, vllm: str | None, target: str | 
     pinned = profile.vllm if vllm is None else vllm
     offered = whole.versions.variants(whole.versions.default if pinned is None else pinned)
     wanted = profile.image if target is None else next(found for found in VARIANTS if found == target)
-    # Where only a version was asked for, it is built for what it has a build for.
+    # With --vllm alone, a version that lacks the profile's variant is built in the one that it has.
     variant = offered[0] if target is None and wanted not in offered else wanted
     return whole.versions.choose(
         variant,

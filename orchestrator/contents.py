@@ -85,5 +85,5 @@ def labels(folder: Path, build: Build | None) -> dict[str, str]:
 
 
 def _patches(folder: Path, build: Build) -> list[str]:
-    text = (folder / "docker" / SERIES).read_text(encoding="utf-8")
+    text = _read(folder / "docker" / SERIES).decode()
     return [patch.name for patch in patches.applicable(text, build.version)]

@@ -20,7 +20,9 @@ def images(engine: Engine) -> list[Image]:
     """List our images, newest first; an image with two names is listed twice."""
     used: dict[str, list[str]] = {}
     for container in engine.client.api.containers(all=True):
-        used.setdefault(container["ImageID"], []).append(container["Names"][0].lstrip("/"))
+        # One that is being removed may have no name any more.
+        names = container["Names"] or [container["Id"][:12]]
+        used.setdefault(container["ImageID"], []).append(names[0].lstrip("/"))
     found = []
     for entry in engine.client.api.images():
         labels = entry.get("Labels") or {}
@@ -30,6 +32,12 @@ def images(engine: Engine) -> list[Image]:
         users = tuple(sorted(used.get(entry["Id"], ())))
         found += [Image(entry["Id"], name, entry["Size"], entry["Created"], labels, users) for name in names]
     return sorted(found, key=lambda image: (-image.created, image.name))
+
+
+@expected
+def has_build_cache(engine: Engine) -> bool:
+    """Whether Docker keeps anything of earlier builds."""
+    return bool(engine.client.api.df().get("BuildCache"))
 
 
 @expected

@@ -105,8 +105,16 @@ def _missing(in_force: Settings) -> list[str]:
     return [
         f'{name}: should be the whole path of {kind} that is there, beginning with /, got "{value}"'
         for name, kind, fits in kinds
-        if (value := in_force.get(name)) and not (value.startswith("/") and fits(Path(value)))
+        if (value := in_force.get(name)) and not (value.startswith("/") and _holds(fits, value))
     ]
+
+
+def _holds(fits: Callable[[Path], bool], value: str) -> bool:
+    try:
+        return fits(Path(value))
+    except OSError:
+        # A name that is too long, or a folder on the way that this user may not enter.
+        return False
 
 
 def text_of(path: Path) -> str:

@@ -61,7 +61,7 @@ def _version(name: str, found: str, wanted: str) -> Check:
         return Check(name, ok=False, fact="is not installed")
     # Python is wanted as 3.11; a build of a package may add where it is for: 0.32.0+cpu.
     same = not wanted or found == wanted or re.match(rf"{re.escape(wanted)}[.+]", found)
-    return Check(name, ok=bool(same), fact=found if same else f"{found}; versions.toml says {wanted}")
+    return Check(name, ok=bool(same), fact=found if same else f"{found}; {wanted} is pinned")
 
 
 def _patches(applied: Iterable[str], faults: Mapping[str, str | None], wanted: Mapping[str, str]) -> list[Check]:

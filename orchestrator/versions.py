@@ -70,8 +70,11 @@ class Versions:
         }
 
     def usual(self, variant: Variant) -> Build:
-        """Name the build for those who chose none and whose driver is not known."""
-        return self.builds[self.default].get(variant) or next(iter(self.by_tag(variant).values()))
+        """Name the build for those who chose none and whose driver is not known. Raises TandemError without any."""
+        found = self.builds[self.default].get(variant) or next(iter(self.by_tag(variant).values()), None)
+        if found is None:
+            raise TandemError(f"{PATH}: no version has a {variant} build")
+        return found
 
     def variants(self, version: str) -> list[Variant]:
         """List the variants of a version. Raises TandemError with the versions that there are."""
@@ -164,7 +167,7 @@ class _OfVersion(_Strict):
 
 class _File(_Strict):
     default: str
-    versions: dict[Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")], _OfVersion]
+    versions: Annotated[dict[Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")], _OfVersion], Field(min_length=1)]
 
 
 def load(text: str) -> Versions:

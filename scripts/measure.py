@@ -104,7 +104,11 @@ def measure(whole: Project, build: Build, *, runs: int, cold: bool) -> dict[str,
     found: dict[str, Any] = {"image": build.image}
     if cold:
         say(f"{build.image}: emptying Docker's build cache, then building")
-        subprocess.run(["docker", "builder", "prune", "--all", "--force"], capture_output=True, check=True)
+        pruned = subprocess.run(
+            ["docker", "builder", "prune", "--all", "--force"], capture_output=True, text=True, check=False
+        )
+        if pruned.returncode:
+            raise TandemError(f"the build cache could not be emptied: {pruned.stderr.strip()}")
     else:
         say(f"{build.image}: building what is not there yet")
     first = timed_build(whole, build)
@@ -174,7 +178,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        say("interrupted; images and containers are as they were before")
+        say("interrupted")
         return 130
     if given.json:
         print(json.dumps({"machine": machine(), "images": found}))

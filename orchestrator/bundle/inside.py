@@ -5,6 +5,7 @@ It is sent there as text, so it uses the standard library alone.
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -20,7 +21,8 @@ BLOCK = 1 << 20
 
 def listed(folder: Path, models: Path = MODELS) -> dict[str, Any]:
     """The files of a model with size and time, the manifest of a whole one, and the bytes that are free here."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = os.walk(folder, onerror=_raised)
+    paths = [path for parent, _, names in found for path in (Path(parent, name) for name in names) if path.is_file()]
     stats = {str(path.relative_to(folder)): path.stat() for path in paths}
     manifest = folder / MANIFEST
     return {
@@ -28,6 +30,12 @@ def listed(folder: Path, models: Path = MODELS) -> dict[str, Any]:
         "manifest": manifest.read_text(errors="replace") if manifest.is_file() else None,
         "free": shutil.disk_usage(models).free,
     }
+
+
+def _raised(error: OSError) -> None:
+    """Half a listing would pass for the whole; a folder that is not there holds nothing."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def hashes(folder: Path, names: list[str]) -> None:

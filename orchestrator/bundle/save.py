@@ -107,6 +107,10 @@ class Saver:
                 raise
             self._say(f"{error}; everything is written anew")
             return
+        except TandemError as error:
+            # What it says of another format's remedy is for `load`.
+            fault = str(error).splitlines()[0].partition("; use the Tandem of ")[0]
+            raise TandemError(f"{fault}; name a new folder, or remove {self._folder}") from None
         self._have = {item.path: item for item in before.items}
         self._pythons = before.pythons
         for item in before.items:

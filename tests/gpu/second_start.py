@@ -39,7 +39,7 @@ CACHES = (
 COMPILED = {".cubin", ".so", ".ptx", ".cu", ".ttir", ".ttgir", ".llir", ".py", ".o", ".pt", ".best_config"}
 # What vLLM says of its times, after what it puts before each message.
 TIMES = re.compile(r"\] (.*(?:took|finished in|loaded in) [\d.]+ ?s.*)")
-LIMIT = 400
+LIMIT = 1800
 ADDRESS = "http://127.0.0.1:8011"
 
 

@@ -16,7 +16,14 @@ WHOLE = project(profile(), folder=ROOT)
 class Engine:
     """Docker with the base image on it; whatever it is asked to run is in ran, with its environment."""
 
-    def __init__(self, *says: str, data: Path = ROOT, seen: bool = True, images: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *says: str,
+        data: Path = ROOT,
+        seen: bool = True,
+        images: dict[str, str] | None = None,
+        cache: tuple[str, ...] = ("a layer",),
+    ) -> None:
         self.says = says
         self.ran: list[str] = []
         self.environments: list[dict[str, str]] = []
@@ -24,7 +31,9 @@ class Engine:
         self._data = (data, seen)
         self._images = images or {}
         # The SDK's client, as far as it is asked here.
-        self.client = SimpleNamespace(api=SimpleNamespace(containers=lambda **_: [], images=self._listed))
+        self.client = SimpleNamespace(
+            api=SimpleNamespace(containers=lambda **_: [], images=self._listed, df=lambda: {"BuildCache": cache})
+        )
 
     def images(self) -> frozenset[str]:
         return frozenset({"debian:bookworm-slim", *self._images})
@@ -94,8 +103,9 @@ def test_a_build_begins_only_where_there_is_room(monkeypatch: pytest.MonkeyPatch
     assert engine.ran == []
     # What is there already is not made again from nothing, unless what its packages come from has changed.
     build(Engine("=0", images={CU130.image: contents.below(ROOT, CU130)}), CU130.image)
-    with pytest.raises(TandemError, match=r"the build needs 20 GB"):
-        build(Engine("=0", images={CU130.image: "another"}), CU130.image)
+    for label, cache in (("another", ("a layer",)), (contents.below(ROOT, CU130), ())):
+        with pytest.raises(TandemError, match=r"the build needs 20 GB"):
+            build(Engine("=0", images={CU130.image: label}, cache=cache), CU130.image)
 
 
 def test_room_that_cannot_be_seen_is_said_to_be_unknown() -> None:

@@ -222,7 +222,9 @@ def test_a_bundle_of_a_newer_format_is_left_alone(carrier: Carrier) -> None:
     carrier.save()
     carrier.edit(lambda data: data.update(format=3))
     names = carrier.names()
-    assert "format 3, and this Tandem reads format 2" in refused(carrier)
+    said = refused(carrier)
+    assert "format 3, and this Tandem reads format 2; name a new folder, or remove " in said
+    assert "use the Tandem" not in said
     assert carrier.names() == names
 
 

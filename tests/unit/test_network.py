@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import http, mirrors, network, probes
+from orchestrator import base, http, mirrors, network, probes
 from orchestrator.addresses import MIRRORS, OUTSIDE, fault_of_address, masked, on_itself
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.http import Way
@@ -351,6 +351,12 @@ def test_an_address_that_no_socket_takes_is_a_fault_and_no_end(address: str, fau
     assert http.get(f"{address}/simple", Way({}), seconds=5).fault
 
 
+def test_what_is_asked_for_is_what_images_are_made_from() -> None:
+    router = (ROOT / "docker/router/Dockerfile").read_text(encoding="utf-8")
+    assert (base.SUITE, *re.findall(r"^ARG NGINX_SUITE=(\S+)$", router, re.MULTILINE)) == network.SUITES
+    assert probes.IMAGE == base.REGISTRY_IMAGE
+
+
 def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> None:
     passed_on = threading.Event()
     workers: list[threading.Thread] = []
@@ -527,8 +533,8 @@ def test_the_ready_made_lines_of_the_example_are_the_mirrors_that_are_tried() ->
         (
             '[pypi]\naddresses = ["https://me:secret@b.example.org"]\n',
             [
-                "env/mirrors.toml: pypi.addresses.0: holds a password, which a command line would show to everyone"
-                " here; use an address without one"
+                "env/mirrors.toml: pypi.addresses.0: holds a password, which command lines and logs may show"
+                "; use an address without one"
             ],
         ),
     ],

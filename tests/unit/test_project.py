@@ -102,7 +102,9 @@ def test_a_bundle_is_a_file_and_wheels_are_a_folder_by_their_whole_paths(
     here = {"TANDEM_CA_BUNDLE": str(folder / "models.toml"), "TANDEM_WHEELS": str(folder / "demo")}
     assert project.load(folder, [], here).settings.get("TANDEM_WHEELS") == str(folder / "demo")
     should = "should be the whole path of a {} that is there, beginning with /, got"
-    for file, wheels in (("models.toml", "demo"), (folder / "demo", folder / "models.toml"), ("/nothere", "/nothere")):
+    long = f"/{'x' * 300}"
+    wrong = (("models.toml", "demo"), (folder / "demo", folder / "models.toml"), ("/nothere", "/nothere"), (long, long))
+    for file, wheels in wrong:
         assert faults(folder, TANDEM_CA_BUNDLE=str(file), TANDEM_WHEELS=str(wheels)) == [
             f'TANDEM_CA_BUNDLE: {should.format("file")} "{file}"',
             f'TANDEM_WHEELS: {should.format("folder")} "{wheels}"',

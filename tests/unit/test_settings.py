@@ -13,7 +13,7 @@ from tests.unit.values import ROOT, VERSIONS, profile
 DOLLAR = "holds a $, which readers of env files take differently; write the value out, or in single quotes"
 BACKSLASH = "holds a backslash in single quotes; use none"
 URL = "should be an address that begins with http:// or https://"
-PASSWORD = "holds a password, which a command line would show to everyone here; use an address without one"
+PASSWORD = "holds a password, which command lines and logs may show; use an address without one"
 HASH = "holds a # that may begin a comment or not; put a space before a comment, and quotes around a value with #"
 
 

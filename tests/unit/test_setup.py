@@ -55,17 +55,33 @@ def test_pip_gets_the_index_of_dot_env_however_the_line_is_written(tmp_path: Pat
 
 
 def test_pip_gets_proxies_and_authorities_as_this_machine_reaches_them(tmp_path: Path) -> None:
+    bundle = tmp_path / "own authorities.pem"
+    bundle.touch()
     (tmp_path / ".env").write_text(
         "HTTPS_PROXY='http://me:a#\"s $ecret@host.docker.internal:7890'\nHTTP_PROXY=\nNO_PROXY=localhost,.example.org\n"
-        "TANDEM_CA_BUNDLE=/etc/own.pem\nTANDEM_PYPI_INDEX=http://host.docker.internal:3141/simple\n"
+        f"TANDEM_CA_BUNDLE={bundle}\nTANDEM_PYPI_INDEX=http://host.docker.internal:3141/simple\n"
     )
     assert given(tmp_path) == {
         "https_proxy": 'http://me:a#"s $ecret@127.0.0.1:7890',
         "no_proxy": "localhost,.example.org",
-        "PIP_CERT": "/etc/own.pem",
+        "PIP_CERT": str(bundle),
         "PIP_INDEX_URL": "http://127.0.0.1:3141/simple",
-        "REQUESTS_CA_BUNDLE": "/etc/own.pem",
+        "REQUESTS_CA_BUNDLE": str(bundle),
     }
+
+
+@pytest.mark.parametrize("value", ["/nonexistent.pem", "own.pem", "/"])
+def test_authorities_that_are_no_file_are_named_before_pip_is_asked(tmp_path: Path, value: str) -> None:
+    (tmp_path / "own.pem").touch()
+    script = f". {ROOT}/scripts/pip-settings; pip_settings; echo reached"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"PATH": os.environ["PATH"], "TANDEM_CA_BUNDLE": value},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f'error: TANDEM_CA_BUNDLE: should be the whole path of a file that is there, beginning with /, got "{value}"\n'
+    )
 
 
 def test_the_shell_beats_dot_env_and_what_pip_is_set_up_with_holds_where_nothing_is_set(tmp_path: Path) -> None:
