@@ -88,8 +88,8 @@ def _gigabytes(folder: Path, image: str, of: Build | None, there: Mapping[str, s
 def _check_space(project: Project, engine: Engine, wanted: dict[str, Build | None], say: Say) -> None:
     """Raise TandemError when Docker's data folder has no room for what is to be built."""
     there = {image.name: image.labels.get(LABEL, "") for image in imagestore.images(engine)}
-    if not imagestore.has_build_cache(engine):
-        # Its layers come from a bundle, or what built them was cleared away: all of it is built again.
+    if imagestore.build_cache(engine) < SMALL_GIGABYTES * 1e9:
+        # No image's packages are in it: they came with a bundle, or it was cleared, and all of them are built again.
         there = {}
     needed = sum(_gigabytes(project.folder, image, of, there) for image, of in wanted.items())
     folder, seen = engine.data_folder()

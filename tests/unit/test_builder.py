@@ -1,5 +1,6 @@
 """A build gets this machine's mirrors, says what it is made from, and begins only where there is room."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,26 @@ from tests.unit.values import CPU, CU130, ROOT, profile, project
 WHOLE = project(profile(), folder=ROOT)
 
 
+class Api:
+    """The SDK's client, as far as it is asked here."""
+
+    base_url, api_version, timeout = "http+docker://localhost", "1.51", 60
+
+    def __init__(self, images: Callable[[], list[dict[str, object]]], cache: tuple[float, ...]) -> None:
+        self.images = images
+        self._cache = cache
+
+    def containers(self, **_: object) -> list[object]:
+        return []
+
+    def get(self, address: str, **asked: object) -> SimpleNamespace:
+        assert address == "http+docker://localhost/v1.51/system/df"
+        assert asked == {"params": {"type": "build-cache"}, "timeout": 60}
+        return SimpleNamespace(
+            raise_for_status=lambda: None, json=lambda: {"BuildCache": [{"Size": size} for size in self._cache]}
+        )
+
+
 class Engine:
     """Docker with the base image on it; whatever it is asked to run is in ran, with its environment."""
 
@@ -22,7 +43,7 @@ class Engine:
         data: Path = ROOT,
         seen: bool = True,
         images: dict[str, str] | None = None,
-        cache: tuple[str, ...] = ("a layer",),
+        cache: tuple[float, ...] = (9e8, 2e8),
     ) -> None:
         self.says = says
         self.ran: list[str] = []
@@ -30,10 +51,7 @@ class Engine:
         self.environment = {"HOME": "/home/me"}
         self._data = (data, seen)
         self._images = images or {}
-        # The SDK's client, as far as it is asked here.
-        self.client = SimpleNamespace(
-            api=SimpleNamespace(containers=lambda **_: [], images=self._listed, df=lambda: {"BuildCache": cache})
-        )
+        self.client = SimpleNamespace(api=Api(self._listed, cache))
 
     def images(self) -> frozenset[str]:
         return frozenset({"debian:bookworm-slim", *self._images})
@@ -103,7 +121,11 @@ def test_a_build_begins_only_where_there_is_room(monkeypatch: pytest.MonkeyPatch
     assert engine.ran == []
     # What is there already is not made again from nothing, unless what its packages come from has changed.
     build(Engine("=0", images={CU130.image: contents.below(ROOT, CU130)}), CU130.image)
-    for label, cache in (("another", ("a layer",)), (contents.below(ROOT, CU130), ())):
+    for label, cache in (
+        ("another", (9e9,)),
+        (contents.below(ROOT, CU130), (3e7, 2e7)),
+        (contents.below(ROOT, CU130), ()),
+    ):
         with pytest.raises(TandemError, match=r"the build needs 20 GB"):
             build(Engine("=0", images={CU130.image: label}, cache=cache), CU130.image)
 
