@@ -36,6 +36,7 @@ def checks(found: Mapping[str, Any], size: str, wanted: Wanted) -> list[Check]:
     """Judge what docker/vllm/verify/inside.py printed."""
     return [
         *_versions(found["versions"], wanted.packages),
+        _shared(found["shared"]),
         *_patches(found["applied"], found["faults"], wanted.patches),
         _help(found["help"]),
         _compiler(found["compiler"]),
@@ -62,6 +63,17 @@ def _version(name: str, found: str, wanted: str) -> Check:
     # Python is wanted as 3.11; a build of a package may add where it is for: 0.32.0+cpu.
     same = not wanted or found == wanted or re.match(rf"{re.escape(wanted)}[.+]", found)
     return Check(name, ok=bool(same), fact=found if same else f"{found}; {wanted} is pinned")
+
+
+def _shared(found: Mapping[str, list[str]]) -> Check:
+    if not found:
+        return Check("packages", ok=True, fact="no file is of two of them")
+    file, owners = next(iter(found.items()))
+    count = f"{len(found)} files are" if len(found) > 1 else "1 file is"
+    example = f"such as {file} of {' and '.join(owners)}"
+    return Check(
+        "packages", ok=False, fact=f"{count} of more than one, and not alike, {example}: which is there is chance"
+    )
 
 
 def _patches(applied: Iterable[str], faults: Mapping[str, str | None], wanted: Mapping[str, str]) -> list[Check]:

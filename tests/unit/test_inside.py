@@ -92,6 +92,21 @@ def test_a_probe_that_says_nothing_clear_counts_as_a_fault(tmp_path: Path, probe
     assert inside.fault("lora", "http://127.0.0.1:1", tmp_path) == fault
 
 
+def test_files_that_packages_have_in_common_are_told_of_unless_they_are_alike(tmp_path: Path) -> None:
+    records = {
+        "one": "a.py,sha256=AA,1\nb.py,sha256=BB,1\nbuild_backend.py,sha256=AA,1\nc.pyc,,\n",
+        "two": "a.py,sha256=XX,1\nb.py,sha256=BB,1\nbuild_backend.py,sha256=XX,1\n",
+    }
+    for name, lines in records.items():
+        about = tmp_path / f"{name}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "RECORD").write_text(lines)
+    for name in ("a.py", "b.py", "build_backend.py", "c.pyc"):
+        (tmp_path / name).touch()
+    assert inside.shared([str(tmp_path)]) == {"a.py": ["one 1.0", "two 1.0"]}
+
+
 def test_the_probes_get_a_hub_that_serves_their_model(tmp_path: Path) -> None:
     (tmp_path / "faults.py").write_text(
         "import json, os, urllib.request\n"

@@ -15,6 +15,7 @@ WANTED = Wanted(
 )
 GOOD: dict[str, Any] = {
     "versions": {"vllm": "0.32.0", "modelscope": "1.40.2", "torch": "2.13.0", "python": "3.11.2"},
+    "shared": {},
     "applied": ["lora.patch"],
     "faults": {"lora": None},
     "help": {"answers": True, "seconds": 9.3, "why": ""},
@@ -40,6 +41,7 @@ def test_an_image_as_it_should_be() -> None:
         "  ok    modelscope: 1.40.2",
         "  ok    torch: 2.13.0",
         "  ok    python: 3.11.2",
+        "  ok    packages: no file is of two of them",
         "  ok    patch lora.patch: in effect",
         "  ok    vllm serve --help: answers, in 9.3 s",
         "  ok    compiler: gcc 12.2.0, with Python's headers",
@@ -86,6 +88,15 @@ def test_an_image_without_the_code_that_every_model_runs_through_is_not_as_it_sh
 ) -> None:
     code = {name: ["sm_89"] for name in ("_C_stable_libtorch", "_vllm_fa2_C", "torch") if name != without}
     assert missed(cuda=code) == miss("architectures", f"no CUDA code in {whose}")
+
+
+def test_files_of_two_packages_are_a_miss_with_one_of_them_named() -> None:
+    found = {"cuda/__init__.py": ["cuda-bindings 13.5.0", "cuda-python 12.6.2"], "cuda/x.py": ["a 1", "b 2"]}
+    example = "cuda/__init__.py of cuda-bindings 13.5.0 and cuda-python 12.6.2"
+    fact = f"of two of them, which is there is chance, such as {example}"
+    assert missed(shared=found) == miss("packages", f"2 files are {fact}")
+    del found["cuda/x.py"]
+    assert missed(shared=found) == miss("packages", f"1 file is {fact}")
 
 
 def test_what_a_build_pins_is_read_by_the_names_that_are_imported() -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PATCHES = Path("/opt/tandem/patches.json")
+# What packages are built with, and some leave beside themselves: nothing that runs imports it.
+BUILD_BACKEND = "build_backend.py"
 # Seconds for one program; importing vLLM takes ten, on a cold disk a minute.
 LIMIT = 300
 # What every model runs through. The others are for some models or for GPUs of one generation, as their names say.
@@ -72,6 +74,17 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = ""
     return found
+
+
+def shared(path: list[str] = sys.path) -> dict[str, list[str]]:
+    """Name the files that packages have in common and not alike, with the packages: the last installed one wins."""
+    say("looking for files of two packages")
+    owners: dict[str, dict[str, str]] = {}
+    for package in metadata.distributions(path=path):
+        for file in package.files or ():
+            if file.hash is not None and str(file) != BUILD_BACKEND:
+                owners.setdefault(str(file), {})[file.hash.value] = f"{package.name} {package.version}"
+    return {file: sorted(found.values()) for file, found in sorted(owners.items()) if len(found) > 1}
 
 
 def applied(path: Path = PATCHES) -> list[str]:
@@ -202,6 +215,7 @@ def main() -> None:
     """Look at everything."""
     found = {
         "versions": versions(),
+        "shared": shared(),
         "applied": applied(),
         "help": helped(),
         "compiler": compiler(),
