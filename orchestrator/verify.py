@@ -70,10 +70,8 @@ def _shared(found: Mapping[str, list[str]]) -> Check:
         return Check("packages", ok=True, fact="no file is of two of them")
     file, owners = next(iter(found.items()))
     count = f"{len(found)} files are" if len(found) > 1 else "1 file is"
-    example = f"such as {file} of {' and '.join(owners)}"
-    return Check(
-        "packages", ok=False, fact=f"{count} of more than one, and not alike, {example}: which is there is chance"
-    )
+    example = f"{file} of {' and '.join(owners)}"
+    return Check("packages", ok=False, fact=f"{count} of two of them, which is there is chance, such as {example}")
 
 
 def _patches(applied: Iterable[str], faults: Mapping[str, str | None], wanted: Mapping[str, str]) -> list[Check]:

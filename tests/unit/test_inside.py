@@ -94,8 +94,8 @@ def test_a_probe_that_says_nothing_clear_counts_as_a_fault(tmp_path: Path, probe
 
 def test_files_that_packages_have_in_common_are_told_of_unless_they_are_alike(tmp_path: Path) -> None:
     records = {
-        "one": "a.py,sha256=AA,1\nb.py,sha256=BB,1\nbuild_backend.py,sha256=AA,1\nc.pyc,,\n",
-        "two": "a.py,sha256=XX,1\nb.py,sha256=BB,1\nbuild_backend.py,sha256=XX,1\n",
+        "one": "a.py,sha256=AA,1\nb.py,sha256=BB,1\nbuild_backend.py,sha256=AA,1\n../bin/a,sha256=AA,1\nc.pyc,,\n",
+        "two": "a.py,sha256=XX,1\nb.py,sha256=BB,1\nbuild_backend.py,sha256=XX,1\n../bin/a,sha256=XX,1\n",
     }
     for name, lines in records.items():
         about = tmp_path / f"{name}-1.0.dist-info"

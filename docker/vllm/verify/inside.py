@@ -82,7 +82,9 @@ def shared(path: list[str] = sys.path) -> dict[str, list[str]]:
     owners: dict[str, dict[str, str]] = {}
     for package in metadata.distributions(path=path):
         for file in package.files or ():
-            if file.hash is not None and str(file) != BUILD_BACKEND:
+            # Commands lie elsewhere, and none of them but vLLM's is run here.
+            imported = ".." not in file.parts and str(file) != BUILD_BACKEND
+            if imported and file.hash is not None:
                 owners.setdefault(str(file), {})[file.hash.value] = f"{package.name} {package.version}"
     return {file: sorted(found.values()) for file, found in sorted(owners.items()) if len(found) > 1}
 
