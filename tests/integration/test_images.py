@@ -50,6 +50,14 @@ def test_vllm_and_modelscope_are_importable_at_their_pinned_versions(
     assert inside(cuda, image, script).splitlines()[-1] == "0.32.0 1.40.2"
 
 
+def test_the_libraries_of_kernels_find_bindings_of_cuda_that_fit_them(cuda: Checkout) -> None:
+    script = """
+    python -c 'import flashinfer.cuda_utils, flashinfer.comm.mnnvl, cutlass, nccl, tilelang, cuda.bindings
+print(cuda.bindings.__version__)'
+    """
+    assert inside(cuda, CUDA, script).splitlines()[-1].startswith("13.0.")
+
+
 @pytest.mark.parametrize(("image", "environment"), [(CUDA, {"VLLM_TARGET_DEVICE": "cpu"}), (CPU, {})])
 def test_vllm_serve_help_answers_without_a_gpu(
     cuda: Checkout,
