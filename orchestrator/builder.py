@@ -12,7 +12,6 @@ from orchestrator.versions import Build
 Say = Callable[[str], None]
 # What a change of our own files in an image takes, packages and base image being there, and what the router takes.
 SMALL_GIGABYTES = 1.0
-LABEL = "tandem.below"
 
 
 def build(project: Project, engine: Engine, images: Iterable[str], say: Say) -> None:
@@ -87,7 +86,7 @@ def _gigabytes(folder: Path, image: str, of: Build | None, there: Mapping[str, s
 
 def _check_space(project: Project, engine: Engine, wanted: dict[str, Build | None], say: Say) -> None:
     """Raise TandemError when Docker's data folder has no room for what is to be built."""
-    there = {image.name: image.labels.get(LABEL, "") for image in imagestore.images(engine)}
+    there = {image.name: image.below for image in imagestore.images(engine)}
     if imagestore.build_cache(engine) < SMALL_GIGABYTES * 1e9:
         # No image's packages are in it: they came with a bundle, or it was cleared, and all of them are built again.
         there = {}

@@ -1,9 +1,9 @@
 """The command `verify-image`: looks into the image of a profile, prints whether it is as it should be."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,21 +53,28 @@ def examine(
         raise TandemError(f"{image} is not on this machine; build it: python -m orchestrator build {profile}")
     wanted = verify.Wanted(
         packages=verify.pinned(contents.pins(folder, build).split(), build.python),
-        patches=_patches(folder / "docker/vllm/patches", build.version),
+        patches=_patches(folder, build),
         cuda=build.variant == "cuda",
         capabilities=tuple(host.compute_capabilities()),
     )
-    files = {f"{INSIDE}/{Path(name).name}": (folder / name).read_bytes() for name in FILES}
-    argv = ["python", f"{INSIDE}/inside.py", *dict.fromkeys(wanted.patches.values())]
-    printed = imagestore.run_in(engine, image, argv, files, say)
-    return verify.checks(json.loads(printed), inventory.size(size), wanted)
+    found = look(engine, folder, image, FILES, [*dict.fromkeys(wanted.patches.values())], say)
+    return verify.checks(found, inventory.size(size), wanted)
 
 
-def _patches(folder: Path, version: str) -> dict[str, str]:
-    """Name the patches that a version gets, each with the fault that it mends."""
-    from orchestrator import patches
+def look(
+    engine: "Engine", folder: Path, image: str, files: Sequence[str], arguments: list[str], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Put files of the project into a container of an image, run the first of them, and read the JSON it prints."""
+    from orchestrator import imagestore
+
+    put = {f"{INSIDE}/{Path(name).name}": (folder / name).read_bytes() for name in files}
+    return dict(json.loads(imagestore.run_in(engine, image, ["python", next(iter(put)), *arguments], put, say)))
+
+
+def _patches(folder: Path, build: "Build") -> dict[str, str]:
+    """Name the patches that a build gets, each with the fault that it mends."""
+    from orchestrator import contents, patches
     from orchestrator.project import text_of
 
-    listed = patches.applicable(text_of(folder / "series"), version)
-    texts = {patch.name: text_of(folder / patch.name) for patch in listed}
+    texts = {name: text_of(folder / "docker/vllm/patches" / name) for name in contents.patched(folder, build)}
     return {name: patches.header(name, text)["Fault"] for name, text in texts.items()}

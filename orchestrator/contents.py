@@ -24,7 +24,7 @@ def files(folder: Path, build: Build | None) -> list[Path]:
     docker = folder / "docker"
     if build is None:
         return [docker / name for name in ROUTER]
-    applied = [docker / "vllm/patches" / name for name in _patches(folder, build)]
+    applied = [docker / "vllm/patches" / name for name in patched(folder, build)]
     return [*(docker / name for name in VLLM), requirements(folder, build), *applied]
 
 
@@ -80,10 +80,11 @@ def labels(folder: Path, build: Build | None) -> dict[str, str]:
     if build is not None:
         found["TANDEM_IMAGE_BELOW"] = below(folder, build)
         found["TANDEM_IMAGE_PACKAGES"] = pins(folder, build)
-        found["TANDEM_IMAGE_PATCHES"] = " ".join(_patches(folder, build))
+        found["TANDEM_IMAGE_PATCHES"] = " ".join(patched(folder, build))
     return found
 
 
-def _patches(folder: Path, build: Build) -> list[str]:
+def patched(folder: Path, build: Build) -> list[str]:
+    """Name the patches that a build gets, in their order."""
     text = _read(folder / "docker" / SERIES).decode()
     return [patch.name for patch in patches.applicable(text, build.version)]

@@ -106,7 +106,12 @@ def debootstrap() -> bool:
 def wheels() -> str:
     """Name a folder that pip is told to look into and that holds a CPU build of torch; "" when there is none."""
     told = os.environ.get("PIP_FIND_LINKS") or _pip_config("find-links")
-    return next((folder for folder in told.split() if any(Path(folder).glob("torch-*+cpu-*.whl"))), "")
+    return next((folder for folder in told.split() if holds_torch(folder)), "")
+
+
+def holds_torch(folder: str) -> bool:
+    """Say whether a folder of wheels has a CPU build of torch."""
+    return any(Path(folder).glob("torch-*+cpu-*.whl"))
 
 
 def certificates(environment: Mapping[str, str]) -> str:

@@ -86,3 +86,8 @@ class Image:
     def inputs(self) -> str:
         """The digest of what it was made from; "" when Compose alone built it."""
         return self.labels.get("tandem.inputs", "")
+
+    @property
+    def below(self) -> str:
+        """The digest of what the layers of its packages were made from; "" as above, and for the router's."""
+        return self.labels.get("tandem.below", "")

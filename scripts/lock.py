@@ -45,9 +45,9 @@ def lock(uv: str, build: Build, in_force: Settings) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "requirements.in"), Path(folder, "requirements.txt")
         source.write_text("\n".join(build.packages) + "\n", encoding="utf-8")
-        folder_of_wheels = Path(in_force.get("TANDEM_WHEELS") or "/nonexistent")
-        named = str(folder_of_wheels) if any(folder_of_wheels.glob("torch-*+cpu-*.whl")) else ""
-        wheels = named or host.wheels() or here(in_force.get("TANDEM_TORCH_INDEX"))
+        named = in_force.get("TANDEM_WHEELS")
+        folder_of_wheels = named if named and host.holds_torch(named) else host.wheels()
+        wheels = folder_of_wheels or here(in_force.get("TANDEM_TORCH_INDEX"))
         words = argv(uv, build, wheels, source, target)
         # No `check`: what uv says is the message.
         done = subprocess.run(words, env=environment(in_force, os.environ), capture_output=True, text=True, check=False)

@@ -16,21 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import builder, cli_verify, imagestore, patches, project
-from orchestrator.engine import Engine
+from orchestrator import builder, cli_verify, contents, imagestore, project, session
 from orchestrator.errors import TandemError
 from orchestrator.inventory import size
 from orchestrator.project import Project
+from orchestrator.session import say
 from orchestrator.versions import REPOSITORY, Build
 
-FILES = ("docker/vllm/verify/inside.py", "docker/vllm/verify/measure.py")
+FILES = ("docker/vllm/verify/measure.py", "docker/vllm/verify/inside.py")
 MEASURED = "tandem/measured"
 SHOWN = 6  # of the packages, the largest
-
-
-def say(text: str) -> None:
-    """Tell of progress."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def options(argv: list[str]) -> argparse.Namespace:
@@ -64,7 +59,7 @@ def chosen(whole: Project, tags: list[str]) -> list[Build]:
 def timed_build(whole: Project, build: Build) -> float:
     """Build an image; the seconds that it took."""
     began = time.monotonic()
-    with closing(Engine(whole.folder, whole.settings.project, os.environ)) as engine:
+    with closing(session.engine(whole)) as engine:
         builder.build(whole, engine, [build.image], lambda _: None)
     return round(time.monotonic() - began, 1)
 
@@ -81,13 +76,12 @@ def copied(whole: Project) -> Iterator[Project]:
 
 def changed_patch(whole: Project, build: Build, runs: int) -> list[float]:
     """Change a patch of a build and build it, some times; the seconds of each. Nothing where it has no patch."""
-    series = (whole.folder / "docker/vllm/patches/series").read_text(encoding="utf-8")
-    listed = patches.applicable(series, build.version)
+    listed = contents.patched(whole.folder, build)
     if not listed:
         return []
     seconds = []
     with copied(whole) as copy:
-        path = copy.folder / "docker/vllm/patches" / listed[-1].name
+        path = copy.folder / "docker/vllm/patches" / listed[-1]
         for _ in range(runs):
             # Words before the first file's name are no part of the change itself.
             path.write_text(f"# {time.time_ns()}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
@@ -116,10 +110,8 @@ def measure(whole: Project, build: Build, *, runs: int, cold: bool) -> dict[str,
     say(f"{build.image}: building it again, and with a changed patch")
     found["again"] = [timed_build(whole, build) for _ in range(runs)]
     found["changed patch"] = changed_patch(whole, build, runs)
-    with closing(Engine(whole.folder, whole.settings.project, os.environ)) as engine:
-        files = {f"{cli_verify.INSIDE}/{Path(name).name}": (whole.folder / name).read_bytes() for name in FILES}
-        argv = ["python", f"{cli_verify.INSIDE}/measure.py", str(runs)]
-        inside = json.loads(imagestore.run_in(engine, build.image, argv, files, say))
+    with closing(session.engine(whole)) as engine:
+        inside = cli_verify.look(engine, whole.folder, build.image, FILES, [str(runs)], say)
         found["size"] = imagestore.size(engine, build.image)
     return found | inside
 

@@ -101,3 +101,8 @@ class Checkout:
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
+
+    def extend_models(self, text: str) -> None:
+        """Add tables to the project's own models.toml."""
+        path = self.folder / "models.toml"
+        path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")

@@ -224,11 +224,6 @@ class Inside(Checkout):
     def start(self, argv: list[str], **more: str) -> "subprocess.Popen[str]":
         return super().start([*self.prefix, *argv], **more)
 
-    def extend_models(self, text: str) -> None:
-        """Add tables to the project's own models.toml."""
-        path = self.folder / "models.toml"
-        path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
-
 
 def server_image() -> str:
     """Name the image of a GPU profile's server."""

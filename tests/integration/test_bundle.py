@@ -77,8 +77,7 @@ def interrupt(started: "subprocess.Popen[str]", at: str) -> list[str]:
 def bundle(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     """A checkout with weights in its volume, and a folder for the bundle, which is removed: it has gigabytes."""
     for made in stack(tmp_path_factory.mktemp("bundle"), PROJECT):
-        path = made.folder / "models.toml"
-        made.write("models.toml", path.read_text(encoding="utf-8") + MODELS)
+        made.extend_models(MODELS)
         assert made.tandem("render").returncode == 0
         made.write(".env", f"MODELSCOPE_ENDPOINT=https://me:{SECRET}@127.0.0.1:1\n")
         filled = made.run(

@@ -41,8 +41,7 @@ print(json.dumps({"found": dict(counters["inductor"]), "home": home, "root": os.
 def cached(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with no cache volume yet."""
     for made in stack(tmp_path_factory.mktemp("cache"), PROJECT):
-        path = made.folder / "models.toml"
-        made.write("models.toml", path.read_text(encoding="utf-8") + COMPILED)
+        made.extend_models(COMPILED)
         assert made.tandem("render").returncode == 0
         yield made
 

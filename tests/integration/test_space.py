@@ -87,7 +87,7 @@ def test_prune_removes_what_nobody_uses_and_leaves_alone_what_is_not_ours(
     # Compose labels its volumes so.
     label = f"--label=com.docker.compose.project={PROJECT}"
     kept, gone, others = f"{PROJECT}_cache-0.19.1-cu128", f"{PROJECT}_cache-0.1.0-cpu", "other_cache-0.1.0-cpu"
-    tandem.write("models.toml", (tandem.folder / "models.toml").read_text() + PINNED)
+    tandem.extend_models(PINNED)
     small_machine.docker("volume", "create", label, kept)
     small_machine.docker("volume", "create", label, gone)
     small_machine.docker("volume", "create", others)
