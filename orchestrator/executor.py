@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Literal, NoReturn
 
@@ -12,14 +12,20 @@ from orchestrator.errors import TandemError
 from orchestrator.plan import Operation
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
+from orchestrator.pulls import Event
 from orchestrator.states import Container
 from orchestrator.view import View
+from orchestrator.weights import Weights, follow
 
 POLL_SECONDS = 0.5
 # The restart policy of service.yaml, which a server gets back once it is ready.
 KEPT: Literal["unless-stopped"] = "unless-stopped"
 # What a failed server said last; its cause is within these lines, a traceback of several processes included.
 LOG_LINES = 600
+
+
+def _pulled(whole: Project, engine: Engine, target: Profile) -> Generator[Event, None, None]:
+    return Weights(whole, engine).pull(target, ["--for-start"])
 
 
 class Executor:
@@ -33,6 +39,7 @@ class Executor:
         *,
         answers: Callable[[str, str], str | None] = http.answers,
         builds: Callable[[Project, Engine, list[str], Callable[[str], None]], None] = builder.build,
+        pulls: Callable[[Project, Engine, Profile], Generator[Event, None, None]] = _pulled,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -41,10 +48,9 @@ class Executor:
         self.view = view
         self._answers = answers
         self._builds = builds
+        self._pulls = pulls
         self._clock = clock
         self._pause = pause
-        # The service whose container is fetching weights for this run.
-        self._pulling: str | None = None
         # Set when nobody watches the progress of a start any more.
         self._done = threading.Event()
         # The service that this run started and that is not ready yet.
@@ -80,12 +86,9 @@ class Executor:
     def abandon(self) -> None:
         """After an interruption: take away the server that was being started, if this run started it."""
         self._done.set()
-        if self._pulling is not None:
-            # Compose leaves the container behind when it is told to end; what it fetched stays in the volume.
-            self.engine.remove(self._pulling)
         if self.unfinished is not None:
             self.engine.remove(self.unfinished)
-        self._pulling = self.unfinished = None
+        self.unfinished = None
 
     def _render(self, path: str) -> None:
         files = [file for file in project.stale(self.project.folder, self.project.rendered()) if file.path == path]
@@ -101,18 +104,12 @@ class Executor:
             raise TandemError(f"{target.name} cannot reserve its GPUs: {failures.cause([refusal])}")
 
     def _pull(self, target: Profile) -> None:
-        """Pull the weights in a container of their own; its lines are the progress, and the cause when it fails."""
+        """Pull the weights in a container of their own, which ends with this run; what it fetched stays."""
         self.view.phase("weights", f"looking for {target.model} in the volume")
-        self._pulling = f"pull-{target.name}"
-        said = [""]
-        for line in self.engine.stream(commands.pull(self.project.settings.env_files, target.name)):
-            said.append(line)
-            found = progress.read(line)
-            if found:
-                self.view.phase(found.phase, found.text)
-        self._pulling = None
-        if said[-1] != "=0":
-            raise TandemError(f"{target.name} has no weights: {failures.cause(said[:-1])}")
+        try:
+            follow(self._pulls(self.project, self.engine, target), lambda event: self.view.phase("weights", event.text))
+        except TandemError as error:
+            raise TandemError(f"{target.name} has no weights: {error}") from None
 
     def _start(self, target: Profile, service: str) -> None:
         if service == target.name:

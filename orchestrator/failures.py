@@ -21,20 +21,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          "the image is missing: 'python -m orchestrator build'"),
         (r"(?i)no space left on device", "the disk is full: 'docker system df' shows what Docker holds"),
         (r"weights missing: /local/", "the folder holds no model; see `model` in models.toml"),
-        (r"weights missing: ", "the weights are not in the volume"),
-        (
-            r"could not pull .*Permission denied",
-            "user 1000 must be able to write to the folder of TANDEM_MODELS: sudo chown -R 1000:1000 FOLDER",
-        ),
-        (
-            r"could not pull .*: (?:JSONDecodeError|AttributeError|KeyError|TypeError): ",
-            f"what answers there is no ModelScope: see MODELSCOPE_ENDPOINT in .env. {_DOCTOR}",
-        ),
-        (
-            r"could not pull .*(?:404|10010205001|NotExist)",
-            "ModelScope has no such model or revision; see `model` and `revision` in models.toml",
-        ),
-        (r"could not pull ", "run the command again: what was fetched is kept"),
+        (r"weights missing: ", "the weights are not in the volume, or not whole: python -m orchestrator pull NAME"),
         (r"CUDA out of memory|OutOfMemoryError|Free memory on device .* is less than",
          "lower max_model_len or gpu_memory_utilization, or free the GPUs ('nvidia-smi' shows who holds them)"),
         (r"max seq len .* is larger than the maximum number of tokens|KV cache is needed, which is larger than",

@@ -63,7 +63,7 @@ def _prepare(target: Profile, observed: Observed, image: str) -> list[Operation]
     if target.gpus:
         operations.append(Operation("check", _gpus(target.gpus), "Docker must be able to reserve them"))
     operations += _build(image, observed)
-    if target.pull and not target.local:
+    if target.pulled:
         operations.append(Operation("pull", target.model, "a server starts with all of its weights in the volume"))
     return operations
 

@@ -16,6 +16,9 @@ _ARGS_SCHEMA = {
 }
 Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 Image = Literal["cuda", "cpu"]
+Source = Literal["modelscope", "huggingface", "path"]
+# What a hub calls the branch that a model is on.
+BRANCHES: dict[str, str] = {"modelscope": "master", "huggingface": "main", "path": ""}
 
 
 class Options(BaseModel):
@@ -23,8 +26,12 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    revision: Annotated[str, Field(min_length=1)] = Field(
-        "master", description="Branch, tag or commit of the model on its hub."
+    source: Source = Field(
+        "modelscope",
+        description="Where the weights are from: modelscope, huggingface, or path, a folder of this machine.",
+    )
+    revision: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Branch, tag or commit of the model on its hub; its main branch unless given."
     )
     gpus: list[Annotated[int, Field(ge=0)]] = Field([], description="Ids of the GPUs that the server reserves.")
     tensor_parallel_size: Annotated[int, Field(ge=1)] = Field(1, description="GPUs that each layer is split over.")
@@ -52,7 +59,7 @@ class Options(BaseModel):
         "8gb", description="Shared memory of the container, such as 8gb; NCCL and vLLM's workers talk through it."
     )
     pull: bool = Field(
-        True, description="Pull the weights before the start; false: the server fetches them by id from ModelScope."
+        True, description="Pull the weights before the start; false: the server fetches them by id from its hub."
     )
     args: Annotated[dict[str, Any], WithJsonSchema(_ARGS_SCHEMA)] = Field(
         {}, description="Any other flag of `vllm serve`, without its dashes."
@@ -64,7 +71,7 @@ class Entry(Options):
     """One [models.NAME] table, as written."""
 
     model: Annotated[str, Field(min_length=1)] = Field(
-        description="org/name on ModelScope, or a folder that begins with ./ or / and holds the model."
+        description="org/name on the hub, or a folder that begins with ./ or / and holds the model."
     )
     served_model_name: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="What clients send as the model; the profile's name unless given."
@@ -91,6 +98,16 @@ class Profile(Entry):
     def local(self) -> bool:
         """Whether `model` is a folder of this machine and not an id on a hub."""
         return self.model.startswith(("./", "/"))
+
+    @property
+    def pulled(self) -> bool:
+        """Whether the weights are pulled into the shared volume before the server starts."""
+        return self.pull and not self.local
+
+    @property
+    def branch(self) -> str:
+        """The revision that is meant, whether it is given or not."""
+        return self.revision or BRANCHES[self.source]
 
     @property
     def names(self) -> list[str]:

@@ -16,8 +16,6 @@ class Progress(NamedTuple):
 
 # As vLLM 0.19 to 0.32 and our own entrypoint print them. A line that matches none says nothing about progress.
 _LINES: tuple[tuple[str, Phase, str], ...] = (
-    (r"tandem: (pull(?:ing|ed) .*)", "weights", "{0}"),
-    (r"tandem: (\S+) is complete", "weights", "{0} is complete"),
     (r"tandem: starting ", "engine", "importing vLLM"),
     (r"Resolved architecture: (\S+)", "engine", "{0}, starting the engine"),
     (r"Initializing a V1 LLM engine", "engine", "starting the engine"),

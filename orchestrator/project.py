@@ -101,7 +101,12 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
 
 def _missing(in_force: Settings) -> list[str]:
     """Name the settings whose file or folder is not there. Compose looks for a path that is not whole elsewhere."""
-    kinds = (("TANDEM_CA_BUNDLE", "a file", Path.is_file), ("TANDEM_WHEELS", "a folder", Path.is_dir))
+    kinds = (
+        ("TANDEM_CA_BUNDLE", "a file", Path.is_file),
+        ("TANDEM_MODELSCOPE_TOKEN_FILE", "a file", Path.is_file),
+        ("TANDEM_HF_TOKEN_FILE", "a file", Path.is_file),
+        ("TANDEM_WHEELS", "a folder", Path.is_dir),
+    )
     return [
         f'{name}: should be the whole path of {kind} that is there, beginning with /, got "{value}"'
         for name, kind, fits in kinds

@@ -12,6 +12,26 @@ from orchestrator.versions import Versions
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MODEL_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Who publishes the families of models that are asked for most, as ModelScope calls them.
+ORGANISATIONS = {
+    "qwen": "Qwen",
+    "qwq": "Qwen",
+    "qvq": "Qwen",
+    "deepseek": "deepseek-ai",
+    "glm-": "ZhipuAI",
+    "chatglm": "ZhipuAI",
+    "internlm": "Shanghai_AI_Laboratory",
+    "minicpm": "OpenBMB",
+    "baichuan": "baichuan-inc",
+    "yi-": "01ai",
+    "bge-": "BAAI",
+    "mistral": "mistralai",
+    "mixtral": "mistralai",
+    "meta-llama": "LLM-Research",
+    "llama-": "LLM-Research",
+    "gemma-": "LLM-Research",
+    "phi-": "LLM-Research",
+}
 RESERVED = frozenset({"router", "activator", "engine-proxy", "example"})
 # Flags that have a typed key, or that the container's own wiring depends on.
 TYPED_FLAGS = {
@@ -66,11 +86,26 @@ def _name(profile: Profile) -> Iterator[Fault]:
 
 def _model(profile: Profile) -> Iterator[Fault]:
     if not profile.local and not MODEL_ID.fullmatch(profile.model):
-        valid = "org/name on ModelScope, or a folder that begins with ./ or /"
-        yield Fault(("model",), f"should be {valid}, got {show(profile.model)}")
+        valid = "org/name on a hub, or a folder that begins with ./ or /"
+        close = organisation(profile.model)
+        hint = f", did you mean {show(close)}?" if close else ""
+        yield Fault(("model",), f"should be {valid}, got {show(profile.model)}{hint}")
+    elif profile.source == "path" and not profile.local:
+        fact = f"should be a folder that begins with ./ or /, as source is path, got {show(profile.model)}"
+        yield Fault(("model",), fact, ("model", "source"))
     if profile.local and not profile.pull:
         fact = "false means that the server fetches the model by its id, but model is a folder"
         yield Fault(("pull",), fact, ("pull", "model"))
+
+
+def organisation(name: str) -> str | None:
+    """Put a model's usual organisation before a name that lacks it; None for one that is not known."""
+    if not MODEL_ID.fullmatch(f"a/{name}"):
+        return None
+    for begin, organisation in ORGANISATIONS.items():
+        if name.lower().startswith(begin):
+            return f"{organisation}/{name}"
+    return None
 
 
 def _served_names(profile: Profile) -> Iterator[Fault]:

@@ -26,10 +26,19 @@ KNOWN = {
     "TANDEM_TORCH_INDEX": "",
     "TANDEM_WHEELS": "",
     "TANDEM_CA_BUNDLE": "",
+    "TANDEM_LIMIT_RATE": "",
+    "TANDEM_MODELSCOPE_TOKEN_FILE": "",
+    "TANDEM_HF_TOKEN_FILE": "",
 }
+# The setting that holds a hub's token, and the one that names a file with it.
+TOKENS = {
+    "modelscope": ("MODELSCOPE_API_TOKEN", "TANDEM_MODELSCOPE_TOKEN_FILE"),
+    "huggingface": ("HF_TOKEN", "TANDEM_HF_TOKEN_FILE"),
+}
+_RATE = re.compile(r"0|0*[1-9][0-9]*(?:\.[0-9]+)?[kKMG]?|0?\.[0-9]*[1-9][0-9]*[kKMG]")
 # The names that mean something to us; what else stands in an env file is the user's and Compose's alone.
 OURS = re.compile(
-    r"^(?:TANDEM_|COMPOSE_)|_(?:MAX_MODEL_LEN|GPU_MEMORY_UTILIZATION)$|^(?:MODELSCOPE_ENDPOINT|HTTPS?_PROXY|NO_PROXY)$"
+    r"^(?:TANDEM_|COMPOSE_)|_(?:MAX_MODEL_LEN|GPU_MEMORY_UTILIZATION)$|^(?:MODELSCOPE_ENDPOINT|MODELSCOPE_API_TOKEN|HF_ENDPOINT|HF_TOKEN|HTTPS?_PROXY|NO_PROXY)$"
 )
 
 
@@ -157,6 +166,9 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
     models = settings.get("TANDEM_MODELS")
     if models != KNOWN["TANDEM_MODELS"] and not models.startswith("/"):
         found.append(f'TANDEM_MODELS: should be models, for a volume, or a folder that begins with /, got "{models}"')
+    fault = rate_fault(settings.get("TANDEM_LIMIT_RATE"))
+    if fault:
+        found.append(f"TANDEM_LIMIT_RATE: {fault}")
     if not _is_address(settings.get("TANDEM_BIND")):
         found.append(f'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "{settings.get("TANDEM_BIND")}"')
     tag, tags = settings.get("TANDEM_VLLM"), versions.by_tag("cuda")
@@ -168,6 +180,13 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
         if fault:
             found.append(f"{name}: {fault}")
     return found
+
+
+def rate_fault(value: str) -> str | None:
+    """Say what is wrong with a limit of the rate of pulls; None when nothing is, as with none at all."""
+    return (
+        None if not value or _RATE.fullmatch(value) else f'should be bytes a second such as 5M or 800k, got "{value}"'
+    )
 
 
 def _is_address(text: str) -> bool:

@@ -6,7 +6,11 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-ROOTS = (Path("/models"), Path("/local"))
+from weights import manifest
+
+MODELS = Path("/models")
+ROOTS = (MODELS, Path("/local"))
+AUTHORITIES = Path("/run/secrets/ca")
 # From this version on a reasoning parser is enough; --enable-reasoning, which those before ask for, is gone.
 ENABLED_BY_PARSER = (0, 10)
 
@@ -18,6 +22,9 @@ def missing_weights(argv: list[str]) -> str | None:
     folder = Path(argv[2])
     if not any(folder.is_relative_to(root) for root in ROOTS):
         return None  # by its id: vLLM fetches the model itself
+    # Whoever starts a server by hand starts no pull: half a model, or a damaged one, is served to nobody.
+    if folder.is_relative_to(MODELS) and manifest.whole(folder) is None:
+        return f"weights missing: {folder} is not there, not whole, or was found damaged"
     if not (folder / "config.json").is_file():
         return f"weights missing: {folder} holds no config.json"
     closed = [str(path) for path in sorted(folder.rglob("*")) if not os.access(path, os.R_OK)]
@@ -38,6 +45,10 @@ def main(argv: list[str]) -> int:
     if fault:
         print(f"tandem: {fault}", file=sys.stderr, flush=True)
         return 1
+    if AUTHORITIES.is_file() and AUTHORITIES.stat().st_size:
+        # Only a server that fetches its model itself has them.
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", str(AUTHORITIES))
+        os.environ.setdefault("SSL_CERT_FILE", str(AUTHORITIES))
     with contextlib.suppress(metadata.PackageNotFoundError):
         argv = fitting(argv, metadata.version("vllm"))
     print("tandem: starting " + " ".join(argv), flush=True)

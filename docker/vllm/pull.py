@@ -1,103 +1,129 @@
-"""Pulls one model from ModelScope into the shared volume: pull.py ORG/NAME REVISION.
+"""Pulls a model's weights into the shared volume, and looks after those that are there: pull.py --help."""
 
-A model that was pulled whole has a manifest, so that a start needs no hub. What was fetched before an interruption
-is kept: the client goes on from there.
-"""
-
+import argparse
 import json
 import os
+import re
 import sys
+import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-MODELS = Path("/models")
+from weights import care
+from weights.explain import NAMES, explain
+from weights.meter import Limit, Teller
+from weights.pulling import Pull, Wish
+from weights.store import Store
+
+if TYPE_CHECKING:
+    from weights.hubs import Hub
+
 AUTHORITIES = Path("/run/secrets/ca")
-MANIFEST = ".tandem-manifest.json"
+SECRETS = {"modelscope": Path("/run/secrets/modelscope-token"), "huggingface": Path("/run/secrets/huggingface-token")}
+RATE = re.compile(r"(\d+(?:\.\d+)?)([kKMG]?)")
+UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
-def complete(folder: Path, revision: str) -> bool:
-    """Say whether folder holds every file that its manifest names, at its size, for this revision."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = dict(manifest["files"])
-        recorded = manifest["revision"]
-    except (OSError, ValueError, TypeError, LookupError):
-        return False
-    sizes_agree = all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
+def rate(text: str) -> int:
+    """Read a rate in bytes a second, such as 5M; "" and 0 are no limit. Raises ValueError."""
+    if text in ("", "0"):
+        return 0
+    found = RATE.fullmatch(text)
+    if not found or not float(found[1]):
+        raise ValueError(f'should be bytes a second such as 5M or 800k, got "{text}"')
+    return max(1, int(float(found[1]) * UNITS[found[2]]))
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Read the command line; ends with exit code 2 on a wrong one."""
+    parser = argparse.ArgumentParser(prog="pull.py", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    fetch = actions.add_parser("pull", help="fetch a model, or what is missing of it")
+    fetch.add_argument("model")
+    fetch.add_argument("revision")
+    fetch.add_argument("--source", choices=sorted(NAMES), default="modelscope")
+    fetch.add_argument(
+        "--for-start", action="store_true", help="a server starts: what is whole is enough, no hub is asked"
     )
-    return bool(files) and recorded == revision and sizes_agree
+    fetch.add_argument("--update", action="store_true", help="take what the hub has now, where it changed")
+    fetch.add_argument("--unhashed", action="store_true", help="take files that the hub lists without a hash")
+    fetch.add_argument("--limit-rate", type=rate, default=rate(os.environ.get("TANDEM_LIMIT_RATE", "")))
+    fetch.add_argument("--token-on-stdin", action="store_true")
+    actions.add_parser("list", help="show what is there, as JSON").add_argument("models", nargs="*")
+    for action in ("verify", "remove"):
+        actions.add_parser(action).add_argument("model")
+    for parsed in actions.choices.values():
+        parsed.add_argument("--events", action="store_true", help="a JSON object a line")
+    return parser.parse_args(argv)
 
 
-def write_manifest(folder: Path, revision: str) -> None:
-    """Record the files of folder and their sizes (bytes), in one step."""
-    files = {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not path.name.startswith(MANIFEST)
-        and ".tmp" not in path.parts
-        and "._____temp" not in path.parts
-    }
-    new = folder / (MANIFEST + ".new")
-    new.write_text(json.dumps({"revision": revision, "files": files}, indent=1))
-    new.replace(folder / MANIFEST)
+def token(given: argparse.Namespace) -> str:
+    """Read the token from standard input or the secret file; neither shows in a process list or in `docker inspect`."""
+    if given.token_on_stdin:
+        return sys.stdin.readline().strip()
+    try:
+        return SECRETS[given.source].read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
-def say(line: str) -> None:
-    """Print a line in one write: the client's threads tell of their files at the same time."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-def download(model: str, revision: str, folder: Path) -> None:
-    """Fetch model at revision into folder with ModelScope's client; a line of progress at most every 5 s.
-
-    Raises what the client raises.
-    """
+def pull(given: argparse.Namespace, teller: Teller) -> int:
+    """Return 0 when the whole model is in the volume, 1 after one line that says why not."""
     if AUTHORITIES.is_file() and AUTHORITIES.stat().st_size:
         os.environ.setdefault("REQUESTS_CA_BUNDLE", str(AUTHORITIES))
         os.environ.setdefault("SSL_CERT_FILE", str(AUTHORITIES))
-    from modelscope.hub.callback import ProgressCallback
-    from modelscope.hub.snapshot_download import snapshot_download
-
-    said = [time.monotonic()]
-
-    class Line(ProgressCallback):
-        fetched = 0
-
-        def update(self, size: int) -> None:
-            self.fetched += size
-            now = time.monotonic()
-            if now - said[0] > 5:
-                said[0] = now
-                percent = 100 * self.fetched / self.file_size if self.file_size else 0
-                say(f"tandem: pulling {self.filename}: {percent:.0f}% of {self.file_size / 2**20:.0f} MiB")
-
-        def end(self) -> None:
-            say(f"tandem: pulled {self.filename}")
-
-    snapshot_download(model, revision=revision, local_dir=str(folder), progress_callbacks=[Line])
-
-
-def main(model: str, revision: str) -> int:
-    """Return 0 when the whole model is in the volume, 1 after one line that says why not."""
-    folder = MODELS / model
-    if complete(folder, revision):
-        say(f"tandem: {model} is complete")
-        return 0
-    say(f"tandem: pulling {model} ({revision})")
+    wish = Wish(
+        given.source, given.model, given.revision,
+        for_start=given.for_start, update=given.update, unhashed=given.unhashed,
+    )  # fmt: skip
+    store = Store(given.model)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        download(model, revision, folder)
-        write_manifest(folder, revision)
-    except Exception as error:  # noqa: BLE001 (the client raises errors of many libraries; each ends as one line)
-        reason = " ".join(str(error).split())[:400] or "no reason given"
-        print(f"tandem: could not pull {model} ({revision}): {type(error).__name__}: {reason}", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as scratch:
+            secret = token(given)
+            found = Pull(wish, store, teller, lambda: hub(given.source, secret, Path(scratch)), Limit(given.limit_rate))
+            found.run(lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+        if given.for_start:
+            store.touch()
+    except Exception as error:  # noqa: BLE001 (the clients raise errors of many libraries; each ends as one line)
+        reason = explain(error, given.source, given.model, given.revision)
+        failed(teller, f"could not pull {given.model} ({given.revision}): {reason}")
         return 1
-    say(f"tandem: {model} is complete")
     return 0
 
 
+def hub(source: str, secret: str, scratch: Path) -> "Hub":
+    """Open the client of a hub; importing it takes half a second, which a model that is whole does not need."""
+    from weights import hubs
+
+    return hubs.ModelScope(secret, scratch) if source == "modelscope" else hubs.HuggingFace(secret, scratch)
+
+
+def failed(teller: Teller, text: str) -> None:
+    """Say the line that an action failed with; without events on standard error."""
+    if teller.events:
+        teller.say("error", text)
+    else:
+        print(f"tandem: {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Return 0, or 1 after one line that says why not."""
+    given = arguments(argv)
+    teller = Teller(events=given.events)
+    if given.action == "pull":
+        return pull(given, teller)
+    try:
+        if given.action == "list":
+            print(json.dumps(care.listed(given.models)))
+            return 0
+        store = Store(given.model)
+        return care.verify(store, teller, time.monotonic) if given.action == "verify" else care.remove(store, teller)
+    except OSError as error:
+        failed(teller, f"{given.model}: {error.strerror or error}")
+        return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(sys.argv[1:]))

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import TandemError
 
-# 1 had no sha256 of the manifest itself.
-FORMAT = 2
+# 1 had no sha256 of the manifest itself; the weights of 2 came without the hashes of a pull.
+FORMAT = 3
 NAME = "manifest.json"
 # Kept while a bundle is being written; a folder that has only this is half a bundle.
 PARTIAL = "manifest.partial.json"

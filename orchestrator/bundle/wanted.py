@@ -56,7 +56,7 @@ def pulled(project: Project, storage: Storage, profiles: Iterable[Profile]) -> l
         other = found.get(profile.model)
         if other is None:
             found[profile.model] = _one(profile, project.images(profile)[profile.name], storage)
-        elif other.model.revision != profile.revision:
+        elif other.model.revision != profile.branch:
             raise TandemError(f"{profile.model}: these profiles want two revisions of it; save a bundle for each")
     return list(found.values())
 
@@ -69,10 +69,10 @@ def _one(profile: Profile, image: str, storage: Storage) -> Pulled:
         )
     held = storage.look(image, profile.model) if storage.has_weights() else None
     whole = weights.whole(profile.model, held.manifest, held.files) if held else None
-    if held is None or whole is None or whole[0] != profile.revision:
+    if held is None or whole is None or whole[0] != profile.branch:
         other = f" (revision {whole[0]} is)" if whole else ""
         raise TandemError(
-            f"{profile.model}: revision {profile.revision} is not whole in {storage.weights}{other}. "
-            f"Pull it: docker compose --profile {profile.name} run --rm pull-{profile.name}"
+            f"{profile.model}: revision {profile.branch} is not whole in {storage.weights}{other}. "
+            f"Pull it: python -m orchestrator pull {profile.name}"
         )
-    return Pulled(Model(name=profile.model, revision=profile.revision, image=image), held, whole[1])
+    return Pulled(Model(name=profile.model, revision=profile.branch, image=image), held, whole[1])

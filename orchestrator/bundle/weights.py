@@ -14,8 +14,8 @@ def whole(model: str, manifest: str | None, files: Mapping[str, tuple[int, int]]
     """
     try:
         said = json.loads(manifest or "")
-        revision, sizes = str(said["revision"]), dict(said["files"])
-    except (ValueError, TypeError, LookupError, RecursionError):
+        revision, sizes = str(said["revision"]), {str(name): file["size"] for name, file in said["files"].items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
     for name in sizes:
         fault = unsafe(name)

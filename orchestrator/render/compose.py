@@ -9,6 +9,8 @@ from orchestrator.render.serve import OVERRIDABLE, folder, serve, variable
 from orchestrator.versions import REPOSITORY, Versions
 
 BASE = "docker/vllm/service.yaml"
+# What a server that fetches its model itself has of this machine's settings.
+NETWORK = ("MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
 def compose(profiles: Iterable[Profile], versions: Versions) -> File:
@@ -55,10 +57,20 @@ def _command(profile: Profile) -> list[str]:
     return [marks.get(word, word) for word in quoted]
 
 
+def wish(profile: Profile) -> list[str]:
+    """Build the arguments of pull.py for a server that is about to start."""
+    return ["pull", "--for-start", "--source", profile.source, profile.model, profile.branch]
+
+
 def environment(profile: Profile) -> dict[str, str]:
     """Name the variables of a profile's server; those of models.toml come last and win."""
-    # By id, vLLM lists the hub itself; up to 0.24.0 it takes no other spelling than "true".
-    hub = {} if profile.pull else {"VLLM_USE_MODELSCOPE": "true", "HF_HUB_OFFLINE": "0"}
+    hub = {}
+    if not profile.pull:
+        # What a server fetches itself stays with the kernels that it compiled: its container goes with each change.
+        hub = {"HF_HUB_OFFLINE": "0", "HF_HOME": "/cache/huggingface", "MODELSCOPE_CACHE": "/cache/modelscope"}
+        if profile.source == "modelscope":
+            # By id, vLLM lists the hub itself; up to 0.24.0 it takes no other spelling than "true".
+            hub["VLLM_USE_MODELSCOPE"] = "true"
     return hub | profile.env
 
 
@@ -70,20 +82,20 @@ def _service(profile: Profile, versions: Versions) -> str:
     # Compose's name for the project, then the profile's: two checkouts on one machine stay apart.
     text += f'    container_name: "${{COMPOSE_PROJECT_NAME}}-{profile.name}"\n' + build
     text += f"    shm_size: {profile.shm_size}\n    command:{_words(_command(profile), '      ')}\n"
-    variables = environment(profile)
+    variables = [f"{_quote(key)}: {_quote(value)}" for key, value in environment(profile).items()]
+    if not profile.pull:
+        # From the shell or .env, as for a pull; a value of models.toml's own comes before.
+        variables += [f"{name}:" for name in NETWORK if name not in profile.env]
+        text += f"    secrets: [ca]\n    extra_hosts: [{_quote('host.docker.internal:host-gateway')}]\n"
     if variables:
-        text += (
-            "    environment:"
-            + "".join(f"\n      {_quote(key)}: {_quote(value)}" for key, value in variables.items())
-            + "\n"
-        )
+        text += "    environment:" + "".join(f"\n      {line}" for line in variables) + "\n"
     text += _labels(profile) + _health(profile)
     text += f"    volumes:\n      - {_quote(_cache(profile, versions) + ':/cache')}\n"
     if profile.local:
         text += _mount(profile)
     if profile.gpus:
         text += _devices(profile)
-    if profile.local or not profile.pull:
+    if not profile.pulled:
         return text
     text += f"    depends_on:\n      pull-{profile.name}:\n        condition: service_completed_successfully\n"
     return text + _pull(profile, build)
@@ -123,5 +135,5 @@ def _pull(profile: Profile, build: str) -> str:
     return (
         f"\n  pull-{profile.name}:\n    extends:\n      file: {BASE}\n      service: pull\n"
         f"    profiles: [{_quote(profile.name)}]\n{build}        VARIANT: {profile.image}\n"
-        f"    command: [{_quote(profile.model)}, {_quote(profile.revision)}]\n"
+        f"    command: [{', '.join(map(_quote, wish(profile)))}]\n"
     )

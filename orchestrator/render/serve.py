@@ -33,7 +33,7 @@ def serve(profile: Profile, value: Callable[[str], str] | None = None) -> list[s
     for key in OVERRIDABLE:
         if getattr(profile, key) is not None:
             argv += [_flag(key), value(key)]
-    if not profile.pull and profile.revision != "master":
+    if not profile.pull and profile.revision is not None:
         argv += ["--revision", profile.revision]
     for key in ("dtype", "quantization", "reasoning_parser"):
         if getattr(profile, key) is not None:

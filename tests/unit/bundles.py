@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,8 +61,10 @@ def image_id(content: bytes) -> str:
 
 def pulled(files: dict[str, bytes], revision: str = "master") -> dict[str, bytes]:
     """A model's files as pull.py leaves them."""
-    sizes = {name: len(content) for name, content in files.items()}
-    return {**files, MANIFEST: json.dumps({"revision": revision, "files": sizes}).encode()}
+    hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+    listed = {name: {"size": len(content), "sha256": hashes[name]} for name, content in files.items()}
+    said = {"format": 2, "source": "modelscope", "model": MODEL, "revision": revision, "resolved": ""}
+    return {**files, MANIFEST: json.dumps({**said, "files": listed, "checked": hashes, "pulled": ""}).encode()}
 
 
 @dataclass

@@ -119,7 +119,7 @@ def test_a_truncated_manifest_is_found(carrier: Carrier, other: Docker) -> None:
         lambda data: data.update(sha256="0" * 64),
         lambda data: data.pop("sha256"),
         lambda data: data.update(format=1),
-        lambda data: data.update(format=3),
+        lambda data: data.update(format=4),
     ],
 )
 def test_a_change_in_the_manifest_loads_nothing(
@@ -155,7 +155,7 @@ def test_a_folder_that_is_no_bundle_and_half_a_bundle_are_told_apart(
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda data: data.update(format=3), "format 3, and this Tandem reads format 2; "),
+        (lambda data: data.update(format=4), "format 4, and this Tandem reads format 3; "),
         (lambda data: data.update(colour="red"), "colour: unknown key; valid keys: "),
         (lambda data: data["images"][0].update(sha265="x"), "images.0.sha265: unknown key, did you mean sha256?"),
         (lambda data: data["files"][0].update(path="../../etc/x"), 'path "../../etc/x" climbs out of the folder'),

@@ -51,11 +51,11 @@ def test_what_was_written_is_read() -> None:
         ("", "not JSON: Expecting value: line 1 column 1 (char 0)"),
         (manifest.text(GOOD)[:100], "not JSON: "),
         ("[" * 100_000, "nested too deeply"),
-        ('{"format": 2, "a": ' + "[" * 100_000, "nested too deeply"),
-        ("[]", "format should be 2"),
-        ("{}", "format should be 2"),
-        ('{"format": "1"}', "format should be 2"),
-        ('{"format": true}', "format should be 2"),
+        ('{"format": 3, "a": ' + "[" * 100_000, "nested too deeply"),
+        ("[]", "format should be 3"),
+        ("{}", "format should be 3"),
+        ('{"format": "1"}', "format should be 3"),
+        ('{"format": true}', "format should be 3"),
     ],
 )
 def test_what_is_no_manifest_is_told_so(text: str, fault: str) -> None:
@@ -67,12 +67,12 @@ def test_what_is_no_manifest_is_told_so(text: str, fault: str) -> None:
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_another_format_is_refused_whatever_else_is_in_it(number: int) -> None:
-    line = f"M: format {number}, and this Tandem reads format 2; use the Tandem of the bundle's own tandem.tar"
+    line = f"M: format {number}, and this Tandem reads format 3; use the Tandem of the bundle's own tandem.tar"
     assert refused(lambda data: data.update(format=number, compression="zstd")) == [line]
 
 
 def test_the_first_format_had_no_sha256_of_itself() -> None:
-    with pytest.raises(TandemError, match=r"^M: format 1, and this Tandem reads format 2; "):
+    with pytest.raises(TandemError, match=r"^M: format 1, and this Tandem reads format 3; "):
         manifest.parse('{"format": 1, "profiles": ["demo"]}', "M")
 
 

@@ -220,10 +220,10 @@ def test_a_file_is_no_folder(carrier: Carrier) -> None:
 
 def test_a_bundle_of_a_newer_format_is_left_alone(carrier: Carrier) -> None:
     carrier.save()
-    carrier.edit(lambda data: data.update(format=3))
+    carrier.edit(lambda data: data.update(format=4))
     names = carrier.names()
     said = refused(carrier)
-    assert "format 3, and this Tandem reads format 2; name a new folder, or remove " in said
+    assert "format 4, and this Tandem reads format 3; name a new folder, or remove " in said
     assert "use the Tandem" not in said
     assert carrier.names() == names
 
@@ -274,7 +274,7 @@ def test_only_what_would_be_kept_is_hashed(carrier: Carrier) -> None:
     assert not any("damaged" in line for line in carrier.said)
 
 
-@pytest.mark.parametrize("content", ["{", '{"format": 2}', '{"version": 3}', "[" * 100_000])
+@pytest.mark.parametrize("content", ["{", '{"format": 3}', '{"version": 4}', "[" * 100_000])
 def test_a_bundle_whose_manifest_is_damaged_is_written_anew(carrier: Carrier, content: str) -> None:
     carrier.save(weights=True)
     names = carrier.names()

@@ -1,0 +1,164 @@
+"""Where weights are in the volume: a whole model under its own name, one that is being pulled in a folder aside.
+
+A model's folder appears under its name in one step, when every file of it has been checked; nothing else is served.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from weights import manifest
+from weights.manifest import File, Model
+
+ROOT = Path("/models")
+OWN = ".tandem"
+
+
+class Store:
+    """One model's places in the volume."""
+
+    def __init__(self, model: str, root: Path = ROOT) -> None:
+        """Take a model's org/name."""
+        self.root = root
+        self.model = model
+        self.final = root / model
+        self.aside = root / OWN / "pulling" / model
+        self.old = root / OWN / "old" / model
+        self._lock = root / OWN / "locks" / (model.replace("/", "--") + ".lock")
+        self._used = root / OWN / "used" / model.replace("/", "--")
+
+    def whole(self) -> Model | None:
+        """Give the manifest of the model if it is whole."""
+        return manifest.whole(self.final)
+
+    def state(self) -> Model | None:
+        """Give what is known of a pull that did not end."""
+        return manifest.read(self.aside / manifest.STATE)
+
+    def save(self, model: Model) -> None:
+        """Write down how far a pull is."""
+        self.aside.mkdir(parents=True, exist_ok=True)
+        manifest.write(self.aside / manifest.STATE, model)
+
+    @contextlib.contextmanager
+    def lock(self, *, wait: bool = False) -> Iterator[bool]:
+        """Hold the model for this process alone; gives False when another has it and wait is not set.
+
+        The kernel lets go of the lock with its process, however that ends: none is ever stale.
+        """
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def present(self, name: str, file: File) -> int:
+        """Say how many bytes of a listed file are here, finished or not."""
+        for path in (self.aside / name, partial(self.aside / name)):
+            with contextlib.suppress(OSError):
+                return min(path.stat().st_size, file.size)
+        return 0
+
+    def free(self) -> int:
+        """Say how many bytes the volume has room for."""
+        return shutil.disk_usage(self.root).free
+
+    def adopt(self, listed: Model) -> None:
+        """Take what is here into the pull: a folder without a manifest whole, of another revision what agrees.
+
+        Nothing that is adopted counts before it has been checked.
+        """
+        there = self.whole()
+        if self.aside.exists():
+            return
+        if there is None:
+            self.set_aside()
+            return
+        self.aside.mkdir(parents=True)
+        for name, file in listed.files.items():
+            if file.sha256 and there.checked.get(name) == file.sha256:
+                (self.aside / name).parent.mkdir(parents=True, exist_ok=True)
+                # The same bytes under two names: the revision that is served stays whole until the new one is.
+                os.link(self.final / name, self.aside / name)
+
+    def set_aside(self) -> None:
+        """Move a model that is not whole to where nothing is served from."""
+        if self.final.is_dir():
+            self.aside.parent.mkdir(parents=True, exist_ok=True)
+            self.final.rename(self.aside)
+            (self.aside / manifest.NAME).unlink(missing_ok=True)
+
+    def publish(self, model: Model) -> None:
+        """Give a model whose every file was checked its name, in one step; what had the name before is removed."""
+        for name in model.files:
+            _flush(self.aside / name)
+            partial(self.aside / name).unlink(missing_ok=True)
+        (self.aside / manifest.STATE).unlink(missing_ok=True)
+        manifest.write(self.aside / manifest.NAME, model)
+        self.swap()
+
+    def swap(self) -> None:
+        """Put a finished folder under the model's name; also the rest of a publishing that was interrupted."""
+        shutil.rmtree(self.old, ignore_errors=True)
+        self.final.parent.mkdir(parents=True, exist_ok=True)
+        if self.final.exists():
+            self.old.parent.mkdir(parents=True, exist_ok=True)
+            self.final.rename(self.old)
+        self.aside.rename(self.final)
+        manifest.sync(self.final.parent)
+        shutil.rmtree(self.old, ignore_errors=True)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove files of the pull that the model no longer has, and what was fetched of them."""
+        for name in names:
+            for path in (self.aside / name, partial(self.aside / name)):
+                path.unlink(missing_ok=True)
+
+    def finished(self) -> bool:
+        """Whether a pull was interrupted between its manifest and the name: then only the name is missing."""
+        return manifest.whole(self.aside) is not None
+
+    def remove(self) -> int:
+        """Remove the model, finished or not; the bytes that were freed."""
+        freed = sum(bytes_in(folder) for folder in (self.final, self.aside, self.old))
+        # The manifest first: half a removal is no model.
+        (self.final / manifest.NAME).unlink(missing_ok=True)
+        for folder in (self.final, self.aside, self.old):
+            if folder.exists():
+                shutil.rmtree(folder)
+        self._used.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.final.parent.rmdir()
+        return freed
+
+    def touch(self) -> None:
+        """Note that a server of the model starts now."""
+        self._used.parent.mkdir(parents=True, exist_ok=True)
+        self._used.touch()
+
+    def used(self) -> float | None:
+        """Say when a server of the model was last started, in Unix seconds; None when that is not known."""
+        with contextlib.suppress(OSError):
+            return self._used.stat().st_mtime
+        return None
+
+
+def partial(path: Path) -> Path:
+    """Name the file that holds the first part of another: ModelScope's client calls it so, and so do we."""
+    return path.with_name(path.name + ".incomplete")
+
+
+def bytes_in(folder: Path) -> int:
+    """Say how many bytes the files of a folder take; 0 when it is not there."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

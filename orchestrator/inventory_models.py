@@ -1,0 +1,128 @@
+"""The weights that are there, as rows: by profile what is there of its model, and what may be removed. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.errors import TandemError
+from orchestrator.inventory import age
+from orchestrator.profiles import Profile
+from orchestrator.pulls import amount
+from orchestrator.rules import MODEL_ID
+from orchestrator.states import Container
+
+
+@dataclass(frozen=True)
+class Row:
+    """A profile and its model's weights: state as care.listed names it, or folder, or by-id; sizes in bytes.
+
+    total and used (Unix seconds) are None when they are not known; serving: a server has it now.
+    """
+
+    profile: str
+    model: str
+    source: str
+    state: str
+    bytes: int | None
+    total: int | None
+    revision: str
+    resolved: str | None
+    used: float | None
+    serving: bool
+
+    def json(self) -> dict[str, Any]:
+        """The row for scripts."""
+        return asdict(self)
+
+
+def rows(
+    profiles: Iterable[Profile], seen: Mapping[str, Any], containers: Mapping[str, Container], sizes: Mapping[str, int]
+) -> list[Row]:
+    """Lay out what was seen (care.listed's answer) by profile; sizes are those of folders of this machine."""
+    found = []
+    for profile in profiles:
+        there = seen.get("models", {}).get(profile.model, {}) if profile.pulled else {}
+        container = containers.get(profile.name)
+        state, source, size = there.get("state", "unknown"), profile.source, there.get("bytes")
+        if profile.local:
+            state, source, size = "folder", "path", sizes.get(profile.name)
+        elif not profile.pull:
+            state = "by-id"
+        elif state == "complete" and profile.revision not in (None, there["revision"], there["resolved"]):
+            state = "other revision"
+        found.append(
+            Row(
+                profile=profile.name,
+                model=profile.model,
+                source=source,
+                state=state,
+                bytes=size,
+                total=size if profile.local else there.get("total"),
+                revision="" if profile.local else there.get("revision") or profile.branch,
+                resolved=there.get("resolved"),
+                used=there.get("used"),
+                serving=container is not None and container.alive,
+            )
+        )
+    return found
+
+
+def table(found: Iterable[Row], seen: Mapping[str, Any], now: float) -> str:
+    """Lay rows out in 80 columns, with what else lies there and how much room is left below."""
+    head = ("PROFILE", "SIZE", "STATE", "REVISION", "LAST USED")
+    cells = [(row.profile, _size(row), _state(row), _revision(row), _used(row, now)) for row in found]
+    widths = [max(len(line[column]) for line in (head, *cells)) for column in range(len(head))]
+    lines = [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *cells)
+    ]
+    others = [f"{name} ({amount(row['bytes'])})" for name, row in seen.get("others", {}).items()]
+    if others:
+        lines += ["", "in the volume and in no profile: " + ", ".join(others)]
+    if seen.get("free") is not None:
+        lines += ["", f"free where the weights are: {amount(seen['free'])}"]
+    return "\n".join(lines)
+
+
+def _size(row: Row) -> str:
+    size = row.bytes if row.total is None else row.total
+    return amount(size) if size else "-"
+
+
+def _state(row: Row) -> str:
+    if row.state in ("partial", "pulling") and row.total:
+        return f"{row.state} {min(99, 100 * (row.bytes or 0) // row.total)}%"
+    return row.state
+
+
+def _revision(row: Row) -> str:
+    commit = f" ({row.resolved[:8]})" if row.resolved and row.resolved != row.revision else ""
+    return f"{row.revision[:16]}{commit}" or "-"
+
+
+def _used(row: Row, now: float) -> str:
+    if row.serving:
+        return "now"
+    if row.used is None:
+        return "-"
+    return f"{age(now - row.used)} ago" if now - row.used >= 60 else "just now"
+
+
+def removable(name: str, profiles: Mapping[str, Profile], containers: Mapping[str, Container]) -> str:
+    """Name the model that is meant. Raises TandemError when it is not ours to remove, or when a server has it."""
+    named = next((p for p in profiles.values() if name == p.name or name in p.names), None)
+    if named is not None and named.local:
+        raise TandemError(f"{named.name}: {named.model} is a folder of yours; nothing of it is removed")
+    if named is not None and not named.pull:
+        raise TandemError(f"{named.name}: its server fetches {named.model} itself, so there is nothing to remove")
+    if named is None and not MODEL_ID.fullmatch(name):
+        raise TandemError(f"{name}: should be the org/name of a model, or a profile: {', '.join(profiles)}")
+    model = named.model if named else name
+    serving = [
+        profile.name
+        for profile in profiles.values()
+        if profile.model == model and (container := containers.get(profile.name)) is not None and container.alive
+    ]
+    if serving:
+        raise TandemError(f"{model} is served by {serving[0]}: python -m orchestrator down {serving[0]}")
+    return model
