@@ -63,10 +63,13 @@ def read(path: Path) -> Model | None:
             return None
         files = {name: File(**file) for name, file in said.pop("files").items()}
         model = Model(files=files, **said)
-        sizes = [file.size for file in files.values()]
+        texts = [model.source, model.model, model.revision, model.resolved, model.pulled, *model.checked.values()]
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    return model if files and all(isinstance(size, int) and size >= 0 for size in sizes) else None
+    texts += [text for file in files.values() for text in (file.sha256, file.git)]
+    sizes = [file.size for file in files.values()]
+    right = all(isinstance(text, str) for text in texts) and all(isinstance(size, int) and size >= 0 for size in sizes)
+    return model if files and right else None
 
 
 def write(path: Path, model: Model) -> None:
