@@ -119,8 +119,8 @@ def unsafe(name: str) -> str | None:
     parts = name.split("/")
     if not name or name.startswith("/") or ".." in parts or "" in parts or "." in parts or "\\" in name:
         return "is no plain path inside the model's folder"
-    if any(letter < " " for letter in name):
-        return "holds a control character"
+    if any(letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" for letter in name):
+        return "holds a character that is none of a file's name"
     if parts[-1].startswith((NAME, STATE)) or name.endswith(".incomplete"):
         return "is a name that a pull needs for itself"
     return None
