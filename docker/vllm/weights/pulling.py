@@ -74,6 +74,7 @@ class Pull:
     def _run(self, now: Callable[[], str]) -> None:
         if self.store.finished():
             self.store.swap()
+        self.store.sweep()
         there = self.store.whole()
         if there is not None and there.is_what(self.wish.source, self.wish.revision):
             newer = None if self.wish.for_start else self._newer(there)
