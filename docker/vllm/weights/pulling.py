@@ -64,11 +64,12 @@ class Pull:
     def run(self, now: Callable[[], str]) -> None:
         """Return when the model is whole. Raises what the client raises, OSError, and RefusedError."""
         with ExitStack() as stack:
-            stack.callback(self._hashers.shutdown, cancel_futures=True)
             if not stack.enter_context(self.store.lock()):
                 self._say("waiting", f"another pull of {self.wish.model} is under way; waiting for what it fetches")
                 with Ticker(self.teller, self.wish.model, "waiting for", self._look):
                     stack.enter_context(self.store.lock(wait=True))
+            # Before the lock is let go of: a check that is under way may remove a file.
+            stack.callback(self._hashers.shutdown, cancel_futures=True)
             self._run(now)
 
     def _run(self, now: Callable[[], str]) -> None:
