@@ -196,7 +196,10 @@ class Pull:
             if seen is not None:
                 seen.at(name, read[0])
 
-        digest = hashes.sha256(self.store.aside / name, self._known.files[name], tell)
+        try:
+            digest = hashes.sha256(self.store.aside / name, self._known.files[name], tell)
+        except OSError:
+            digest = None  # what the disk cannot read is as good as gone
         if digest is not None:
             self._known.checked[name] = digest
         return digest is not None
