@@ -77,15 +77,31 @@ def verify(store: Store, teller: Teller, clock: Callable[[], float]) -> int:
         if not damaged:
             teller.say("verified", f"{store.model} is as it was pulled: {len(model.files)} files, {amount(model.size)}")
             return 0
-        good = {name: digest for name, digest in model.checked.items() if name not in damaged}
-        store.set_aside()
-        store.save(replace(model, checked=good))
+        _give_up(store, model, damaged)
     names = f"{damaged[0]} and {len(damaged) - 1} more" if len(damaged) > 1 else damaged[0]
     teller.say(
         "error", f"{store.model} is damaged: {names}. It is not served any more; pulling it again fetches "
         f"{'that file' if len(damaged) == 1 else 'those files'} alone", files=damaged,
     )  # fmt: skip
     return 1
+
+
+def _give_up(store: Store, model: manifest.Model, damaged: list[str]) -> None:
+    """Take its name from a model, and keep for the next pull what is right of it."""
+
+    def save(known: manifest.Model) -> None:
+        good = {name: digest for name, digest in known.checked.items() if name not in damaged}
+        store.save(replace(known, checked=good))
+
+    if not store.aside.exists():
+        store.set_aside()
+        save(model)
+        return
+    # An update that did not end: it goes on, and has files in common with what is damaged.
+    state = store.state()
+    if state is not None:
+        save(state)
+    (store.final / manifest.NAME).unlink(missing_ok=True)
 
 
 def _damaged(store: Store, model: manifest.Model, teller: Teller, clock: Callable[[], float]) -> list[str]:
