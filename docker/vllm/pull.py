@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 AUTHORITIES = Path("/run/secrets/ca")
 SECRETS = {"modelscope": Path("/run/secrets/modelscope-token"), "huggingface": Path("/run/secrets/huggingface-token")}
-RATE = re.compile(r"(\d+(?:\.\d+)?)([kKMG]?)")
+RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kKMG]?)")
 UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def rate(text: str) -> int:
-    """Read a rate in bytes a second, such as 5M; "" and 0 are no limit. Raises ValueError."""
+    """Read a rate in bytes a second, such as 5M; "" and 0 are no limit. Raises ArgumentTypeError."""
     if text in ("", "0"):
         return 0
     found = RATE.fullmatch(text)
     if not found or not float(found[1]):
-        raise ValueError(f'should be bytes a second such as 5M or 800k, got "{text}"')
+        raise argparse.ArgumentTypeError(f'should be bytes a second such as 5M or 800k, got "{text}"')
     return max(1, int(float(found[1]) * UNITS[found[2]]))
 
 
@@ -49,7 +49,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     fetch.add_argument("--update", action="store_true", help="take what the hub has now, where it changed")
     fetch.add_argument("--unhashed", action="store_true", help="take files that the hub lists without a hash")
-    fetch.add_argument("--limit-rate", type=rate, default=rate(os.environ.get("TANDEM_LIMIT_RATE", "")))
+    fetch.add_argument("--limit-rate", type=rate, default=os.environ.get("TANDEM_LIMIT_RATE", ""))
     fetch.add_argument("--token-on-stdin", action="store_true")
     actions.add_parser("list", help="show what is there, as JSON").add_argument("models", nargs="*")
     for action in ("verify", "remove"):
