@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from weights import care
 from weights.explain import NAMES, explain
+from weights.hubs import RefusedError
 from weights.meter import Limit, Teller
 from weights.pulling import Pull, Wish
 from weights.store import Store
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 AUTHORITIES = Path("/run/secrets/ca")
 SECRETS = {"modelscope": Path("/run/secrets/modelscope-token"), "huggingface": Path("/run/secrets/huggingface-token")}
+FILES = {"modelscope": "TANDEM_MODELSCOPE_TOKEN_FILE", "huggingface": "TANDEM_HF_TOKEN_FILE"}
 RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kKMG]?)")
 UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -60,13 +62,21 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def token(given: argparse.Namespace) -> str:
-    """Read the token from standard input or the secret file; neither shows in a process list or in `docker inspect`."""
+    """Read the token from standard input or the secret file; neither shows in a process list or in `docker inspect`.
+
+    Raises RefusedError.
+    """
     if given.token_on_stdin:
         return sys.stdin.readline().strip()
     try:
-        return SECRETS[given.source].read_text().strip()
+        words = SECRETS[given.source].read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedError(
+            f"the file of {FILES[given.source]} cannot be read by user 1000, which pulls: {error}"
+        ) from None
+    return words[0] if words else ""
 
 
 def pull(given: argparse.Namespace, teller: Teller) -> int:
@@ -79,15 +89,23 @@ def pull(given: argparse.Namespace, teller: Teller) -> int:
         for_start=given.for_start, update=given.update, unhashed=given.unhashed,
     )  # fmt: skip
     store = Store(given.model)
+    secret = ""
+
+    def connect(scratch: Path) -> "Hub":
+        nonlocal secret
+        # Only now: a start of a whole model needs none, whoever may read it.
+        secret = token(given)
+        return hub(given.source, secret, scratch)
+
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            secret = token(given)
-            found = Pull(wish, store, teller, lambda: hub(given.source, secret, Path(scratch)), Limit(given.limit_rate))
+            found = Pull(wish, store, teller, lambda: connect(Path(scratch)), Limit(given.limit_rate))
             found.run(lambda: datetime.now(UTC).isoformat(timespec="seconds"))
         if given.for_start:
             store.touch()
     except Exception as error:  # noqa: BLE001 (the clients raise errors of many libraries; each ends as one line)
         reason = explain(error, given.source, given.model, given.revision)
+        reason = reason.replace(secret, "***") if secret else reason
         failed(teller, f"could not pull {given.model} ({given.revision}): {reason}")
         return 1
     return 0
