@@ -139,7 +139,8 @@ def main(argv: list[str]) -> int:
         store = Store(given.model)
         return care.verify(store, teller, time.monotonic) if given.action == "verify" else care.remove(store, teller)
     except OSError as error:
-        failed(teller, f"{given.model}: {error.strerror or error}")
+        of = "the weights" if given.action == "list" else given.model
+        failed(teller, f"{of}: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
 
 

@@ -1,4 +1,4 @@
-"""A pull of a hub that does as it is told: what was fetched is kept, and nothing half-fetched has the name of a model."""
+"""A pull of a hub that does as it is told: what was fetched is kept, and no half of a model has its name."""
 
 import errno
 import json

@@ -163,7 +163,13 @@ def partial(path: Path) -> Path:
 
 def bytes_in(folder: Path) -> int:
     """Say how many bytes the files of a folder take; 0 when it is not there."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    total = 0
+    # What a pull moves or removes meanwhile is gone, and no error.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 (as os.walk gives it)
+    return total
 
 
 def _flush(path: Path) -> None:
