@@ -48,7 +48,7 @@ def rows(
             state, source, size = "folder", "path", sizes.get(profile.name)
         elif not profile.pull:
             state = "by-id"
-        elif state == "complete" and profile.revision not in (None, there["revision"], there["resolved"]):
+        elif state == "complete" and not _is_what(profile, there):
             state = "other revision"
         found.append(
             Row(
@@ -65,6 +65,11 @@ def rows(
             )
         )
     return found
+
+
+def _is_what(profile: Profile, there: Mapping[str, Any]) -> bool:
+    """Whether a start would take what is there: weights.manifest's is_what."""
+    return there["source"] == profile.source and profile.branch in (there["revision"], there["resolved"])
 
 
 def table(found: Iterable[Row], seen: Mapping[str, Any], now: float) -> str:
