@@ -12,6 +12,11 @@ from orchestrator.rules import MODEL_ID
 from orchestrator.states import Container
 
 
+_COLUMNS = 80
+# Which of the table's columns it is.
+_REVISION = 3
+
+
 @dataclass(frozen=True)
 class Row:
     """A profile and its model's weights: state as care.listed names it, or folder, or by-id; sizes in bytes.
@@ -77,16 +82,23 @@ def table(found: Iterable[Row], seen: Mapping[str, Any], now: float) -> str:
     head = ("PROFILE", "SIZE", "STATE", "REVISION", "LAST USED")
     cells = [(row.profile, _size(row), _state(row), _revision(row), _used(row, now)) for row in found]
     widths = [max(len(line[column]) for line in (head, *cells)) for column in range(len(head))]
+    # A revision may be as long as it likes; it is what can be cut.
+    rest = sum(widths) - widths[_REVISION] + 2 * len(widths) - 2
+    widths[_REVISION] = min(widths[_REVISION], max(len(head[_REVISION]), _COLUMNS - rest))
     lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(f"{_cut(cell, width):{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in (head, *cells)
     ]
-    others = [f"{name} ({amount(row['bytes'])})" for name, row in seen.get("others", {}).items()]
+    others = [f"  {name} ({amount(row['bytes'])})" for name, row in seen.get("others", {}).items()]
     if others:
-        lines += ["", "in the volume and in no profile: " + ", ".join(others)]
+        lines += ["", "in the volume and in no profile:", *others]
     if seen.get("free") is not None:
         lines += ["", f"free where the weights are: {amount(seen['free'])}"]
     return "\n".join(lines)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _size(row: Row) -> str:
