@@ -11,7 +11,6 @@ from orchestrator.pulls import amount
 from orchestrator.rules import MODEL_ID
 from orchestrator.states import Container
 
-
 _COLUMNS = 80
 # Which of the table's columns it is.
 _REVISION = 3
