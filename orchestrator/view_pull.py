@@ -69,7 +69,10 @@ class Bars:
         )
         from rich.table import Column
 
-        name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        # A file may be called [/]: what it is called is no markup.
+        name = TextColumn(
+            "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        )
         self._bars = Progress(
             name, BarColumn(bar_width=16), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
             console=Console(stderr=True), transient=True, expand=True,
