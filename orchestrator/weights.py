@@ -48,8 +48,8 @@ class Weights:
         """Look at what is there, with a profile's image: `models`, `others` and `free` as care.listed gives them."""
         done = self._engine.run(self._argv(profile, self._name(profile), ["list", *models]), check=False)
         try:
-            return dict(json.loads(done.stdout))
-        except ValueError:
+            return dict(json.loads(done.stdout).items())
+        except (ValueError, AttributeError):
             said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
             old = " " + OLD_IMAGE.format(name=profile.name) if "pull.py" in done.stderr else ""
             raise TandemError(f"the weights cannot be looked at: {said[-1]}{old}") from None
@@ -71,9 +71,10 @@ class Weights:
         try:
             with closing(self._engine.stream(self._argv(profile, container, words, alone=alone), given)) as lines:
                 for line in lines:
+                    # The last line alone is the code: another program may say "=====".
+                    code = line if line.startswith("=") else ""
                     found = event(line)
                     if found is None:
-                        code = line if line.startswith("=") else code
                         said.append(line)
                     elif found.kind == "error":
                         error = found.text
