@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -161,7 +161,13 @@ def models(context: typer.Context, as_json: Json = False) -> None:
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Count what can be read: a folder of someone else's is listed all the same."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(parent) / name).stat().st_size
+    return total
 
 
 def _viewer(whole: "Project", engine: "Engine") -> "Profile | None":

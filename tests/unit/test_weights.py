@@ -126,7 +126,7 @@ def test_an_error_that_ends_well_is_an_error() -> None:
          "Error response from daemon: No such image: tandem/vllm:0.32.0-cu130"),
         # As pull.py was before: it took "pull" for a model, and "--events" for a revision.
         (["tandem: pulling pull (--events)", "tandem: could not pull pull (--events): HTTPError: 404", "=1"], OLD),
-        (["usage: pull.py [-h] {pull,list,verify,remove} ...", "pull.py: error: unrecognized arguments: --new", "=2"], OLD),
+        (["usage: pull.py [-h] {pull,list} ...", "pull.py: error: unrecognized arguments: --new", "=2"], OLD),
         (["python3: can't open file '/opt/tandem/pull.py': [Errno 2] No such file or directory", "=2"], OLD),
     ],
 )  # fmt: skip
