@@ -32,6 +32,11 @@ ORGANISATIONS = {
     "gemma-": "LLM-Research",
     "phi-": "LLM-Research",
 }
+# On Hugging Face, where they are others.
+_OTHERS = {
+    "ZhipuAI": "zai-org", "Shanghai_AI_Laboratory": "internlm", "OpenBMB": "openbmb", "01ai": "01-ai",
+}  # fmt: skip
+_OF_LLM_RESEARCH = {"meta-llama": "meta-llama", "llama-": "meta-llama", "gemma-": "google", "phi-": "microsoft"}
 RESERVED = frozenset({"router", "activator", "engine-proxy", "example"})
 # Flags that have a typed key, or that the container's own wiring depends on.
 TYPED_FLAGS = {
@@ -85,26 +90,27 @@ def _name(profile: Profile) -> Iterator[Fault]:
 
 
 def _model(profile: Profile) -> Iterator[Fault]:
-    if not profile.local and not MODEL_ID.fullmatch(profile.model):
-        valid = "org/name on a hub, or a folder that begins with ./ or /"
-        close = organisation(profile.model)
-        hint = f", did you mean {show(close)}?" if close else ""
-        yield Fault(("model",), f"should be {valid}, got {show(profile.model)}{hint}")
-    elif profile.source == "path" and not profile.local:
+    if profile.source == "path" and not profile.local:
         fact = f"should be a folder that begins with ./ or /, as source is path, got {show(profile.model)}"
         yield Fault(("model",), fact, ("model", "source"))
+    elif not profile.local and not MODEL_ID.fullmatch(profile.model):
+        valid = "org/name on a hub, or a folder that begins with ./ or /"
+        close = organisation(profile.model, profile.source)
+        hint = f", did you mean {show(close)}?" if close else ""
+        yield Fault(("model",), f"should be {valid}, got {show(profile.model)}{hint}")
     if profile.local and not profile.pull:
         fact = "false means that the server fetches the model by its id, but model is a folder"
         yield Fault(("pull",), fact, ("pull", "model"))
 
 
-def organisation(name: str) -> str | None:
-    """Put a model's usual organisation before a name that lacks it; None for one that is not known."""
-    if not MODEL_ID.fullmatch(f"a/{name}"):
+def organisation(name: str, source: str) -> str | None:
+    """Put a model's usual organisation on a hub before a name that lacks it; None for one that is not known."""
+    if source == "path" or not MODEL_ID.fullmatch(f"a/{name}"):
         return None
-    for begin, organisation in ORGANISATIONS.items():
+    for begin, usual in ORGANISATIONS.items():
         if name.lower().startswith(begin):
-            return f"{organisation}/{name}"
+            other = _OF_LLM_RESEARCH.get(begin) or _OTHERS.get(usual, usual)
+            return f"{other if source == 'huggingface' else usual}/{name}"
     return None
 
 
