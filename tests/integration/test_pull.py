@@ -11,7 +11,7 @@ from tests.integration.conftest import Stack, stack
 
 pytestmark = pytest.mark.docker
 
-STUB = ROOT / "tests/standins/stub_hub.py"
+STANDINS = ROOT / "tests/standins"
 MODELS = """
 [models.small]
 model = "Tandem/small"
@@ -36,8 +36,8 @@ def small(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         shutil.copytree(ROOT / "docker/demo/model", hub / "Tandem/small")
         assert made.tandem("render").returncode == 0
         assert made.compose("up", "-d", "router").returncode == 0
-        given = ("/stub_hub.py", "/hub", "--host", "0.0.0.0", "--port", "8080")
-        with made.beside("hub", *given, mounts={hub: "/hub", STUB: "/stub_hub.py"}):
+        given = ("/standins/stub_hub.py", "/hub", "--host", "0.0.0.0", "--port", "8080")
+        with made.beside("hub", *given, mounts={hub: "/hub", STANDINS: "/standins"}):
             yield made
 
 
