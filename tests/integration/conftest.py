@@ -49,17 +49,24 @@ class Stack(Checkout):
         return dict(json.loads(self.run(["docker", "inspect", name]).stdout)[0])
 
     @contextlib.contextmanager
-    def beside(self, alias: str, script: str, *arguments: str, mounts: Mapping[Path, str]) -> Iterator[str]:
-        """Run a Python script in a container on the stack's network, where it is called alias; the container's name."""
+    def beside(
+        self, alias: str, script: str, *arguments: str, mounts: Mapping[Path, str], publish: int | None = None
+    ) -> Iterator[str]:
+        """Run a Python script in a container on the stack's network, where it is called alias; the container's name.
+
+        A port that it publishes is some port of 127.0.0.1.
+        """
         project = self.environment["COMPOSE_PROJECT_NAME"]
         name = f"{project}-{alias}"
+        ports = [] if publish is None else ["--publish", f"127.0.0.1::{publish}"]
         volumes = [word for source, target in mounts.items() for word in ("--volume", f"{source}:{target}:ro")]
         # One that an interrupted run left would be in the way.
         self.run(["docker", "rm", "--force", name])
         try:
             started = self.run(
                 ["docker", "run", "--detach", "--name", name, "--network", f"{project}_models",
-                 "--network-alias", alias, *volumes, "--entrypoint", "python3", SERVER_IMAGE, script, *arguments]
+                 "--network-alias", alias, *ports, *volumes,
+                 "--entrypoint", "python3", SERVER_IMAGE, script, *arguments]
             )  # fmt: skip
             assert started.returncode == 0, started.stderr
             yield name
