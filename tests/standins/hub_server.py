@@ -2,6 +2,7 @@
 
 Besides what a hub answers there is, whatever the switches say,
   POST /control {"rate": 1000000, ...}   sets switches (hub_switches.py) and answers all of them; so does GET
+  POST /control {"reset": true, ...}     makes it a good hub before it sets others
   POST /control {"reset_log": true}      forgets the log; requests under way stay, with what they send from then on
   GET /log                               {"requests": [...], "totals": {"sent": N, "by_file": {path: N}}}
 """
@@ -11,12 +12,14 @@ import fcntl
 import json
 import os
 import re
+import select
 import socket
 import ssl
 import struct
 import sys
 import termios
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -96,6 +99,9 @@ class HubHandler(BaseHTTPRequestHandler):
         try:
             if not self._misbehaved():
                 self.answer(path, query, body)
+        except FileNotFoundError:
+            # What an earlier commit had, and nobody kept.
+            self.json(410, self.error_json(410))
         except (CutError, OSError):
             self.entry.cut = self.close_connection = True
         finally:
@@ -127,8 +133,8 @@ class HubHandler(BaseHTTPRequestHandler):
             wanted = json.loads(body or b"{}")
             if not isinstance(wanted, dict):
                 raise ValueError("should be a JSON object")
-            reset = wanted.pop("reset_log", False)
-            self.server.switches.change(wanted)
+            reset, good = wanted.pop("reset_log", False), wanted.pop("reset", False)
+            self.server.switches.change({**hub_switches.GOOD, **wanted} if good else wanted)
         except ValueError as error:
             self._plain(400, {"error": str(error)})
             return
@@ -140,8 +146,7 @@ class HubHandler(BaseHTTPRequestHandler):
         """Whether the request got what all get at the moment."""
         switches = self.server.switches
         if switches.hang:
-            while switches.hang:
-                time.sleep(LOOK_AGAIN)
+            self._wait(lambda: switches.hang)
             raise CutError
         if switches.down:
             raise CutError
@@ -174,7 +179,8 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def list_slowly(self) -> None:
         """What a listing does before it answers."""
-        time.sleep(self.server.switches.slow_listing)
+        until = time.monotonic() + self.server.switches.slow_listing
+        self._wait(lambda: time.monotonic() < until)
 
     def listed_size(self, repository: str, item: Item) -> int:
         wrong = self.server.switches.wrong_size
@@ -227,11 +233,11 @@ class HubHandler(BaseHTTPRequestHandler):
     def _limit(self, sent: int) -> int:
         """How many bytes to send next, after so many of this answer; ends the connection where it is to end."""
         switches = self.server.switches
-        while (stall := switches.stall_after) is not None and sent >= stall and not switches.down:
-            time.sleep(LOOK_AGAIN)
-        die = switches.die_after
+        self._wait(lambda: switches.stall_after is not None and sent >= switches.stall_after and not switches.down)
+        stall, die = switches.stall_after, switches.die_after
         if switches.down or (die is not None and sent >= die and switches.dies()):
-            self._reset()
+            if switches.down or not switches.die_gently:
+                self._reset()
             raise CutError
         # Small pieces make a low rate even.
         rates = [rate for rate in (switches.rate, switches.rate_total) if rate]
@@ -248,6 +254,14 @@ class HubHandler(BaseHTTPRequestHandler):
             finally:
                 self.server.log.count(self.entry, done - len(piece))
             piece = piece[done:]
+
+    def _wait(self, still: Callable[[], bool]) -> None:
+        """Wait as long as still() says so and the client is there."""
+        poller = select.poll()
+        poller.register(self.connection, select.POLLRDHUP)
+        while still():
+            if poller.poll(1000 * LOOK_AGAIN):
+                raise CutError
 
     def _reset(self) -> None:
         """End the connection so that the client gets all that was sent, and then an error instead of an end."""

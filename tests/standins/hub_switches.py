@@ -21,6 +21,7 @@ class Switches:
         default=None, metadata={"help": "reset the connection after so many bytes of one file's answer"}
     )
     die_times: int | None = field(default=None, metadata={"help": "how often die_after does so; every time by default"})
+    die_gently: bool = field(default=False, metadata={"help": "end such answers early instead of by a reset"})
     stall_after: int | None = field(
         default=None,
         metadata={"help": "send nothing more after so many bytes of one file's answer, until this is lifted"},
@@ -33,6 +34,9 @@ class Switches:
     private: list[str] = field(default_factory=list, metadata={"help": "ORG/NAME that only the token opens"})
     private_status: int = field(
         default=0, metadata={"help": "what others get for it, where not what the real hub says"}
+    )
+    gated: list[str] = field(
+        default_factory=list, metadata={"help": "ORG/NAME whose files only the token opens (Hugging Face)"}
     )
     token: str = field(default="", metadata={"help": "the only good token"})
     no_hashes: str = field(default="", metadata={"help": "list files without SHA-256: missing (or true), or empty"})
@@ -133,11 +137,13 @@ def _hashes(name: str, value: Any) -> str:
 
 
 READ: dict[str, Callable[[str, Any], Any]] = {
-    "rate": _number, "rate_total": _number, "corrupt": _names, "corrupt_once": _names, "die_after": _count,
-    "die_times": _count, "stall_after": _count, "no_range": _flag, "down": _flag, "unavailable": _status,
-    "private": _names, "private_status": _status, "token": _text, "no_hashes": _hashes, "wrong_size": _sizes,
-    "rubbish": _flag, "slow_listing": _number, "hang": _flag,
+    "rate": _number, "rate_total": _number, "corrupt": _names, "corrupt_once": _names,
+    "die_after": _count, "die_times": _count, "die_gently": _flag, "stall_after": _count,
+    "no_range": _flag, "down": _flag, "unavailable": _status, "rubbish": _flag, "hang": _flag, "slow_listing": _number,
+    "private": _names, "gated": _names, "private_status": _status, "token": _text,
+    "no_hashes": _hashes, "wrong_size": _sizes,
 }  # fmt: skip
+GOOD = asdict(Switches())
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

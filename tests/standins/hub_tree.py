@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -32,13 +33,22 @@ class Tree:
     date: int
     items: dict[str, Item]
 
+    def below(self, root: str, *, deep: bool) -> Iterator[tuple[Item, list[str]]]:
+        """Every file in a folder, with the folders between the two that a listing of it names."""
+        inside = f"{root}/" if root else ""
+        for path, item in self.items.items():
+            if path.startswith(inside):
+                parts = path.removeprefix(inside).split("/")[:-1]
+                named = range(1, len(parts) + 1) if deep else range(1, min(len(parts), 1) + 1)
+                yield item, [inside + "/".join(parts[:count]) for count in named]
+
 
 class Repositories:
     """Reads the folders anew for each request. With history, it can give small files as it saw them earlier."""
 
     def __init__(self, root: Path, *, history: bool = False) -> None:
         self.root, self.history = root, history
-        self._hashes: dict[tuple[str, int, int], tuple[str, str]] = {}
+        self._hashes: dict[tuple[str, int, int], str] = {}
         self._trees: dict[tuple[str, str], Tree] = {}
         self._contents: dict[str, bytes] = {}
         self._lock = threading.Lock()
@@ -50,27 +60,21 @@ class Repositories:
     def exists(self, repository: str) -> bool:
         return (self.root / repository).is_dir()
 
-    def hashes(self, path: Path) -> tuple[str, str]:
-        """A file's SHA-256, and its SHA-1 as a blob of git's; computed once, unless it changes."""
+    def sha256(self, path: Path) -> str:
+        """A file's SHA-256; computed once, unless it changes."""
         stat = path.stat()
         key = (str(path), stat.st_size, stat.st_mtime_ns)
         with self._lock:
             if key not in self._hashes:
-                # git's costs as much again, and only small files have one on a hub.
-                sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % stat.st_size)
                 with path.open("rb") as stream:
-                    while piece := stream.read(1 << 20):
-                        sha256.update(piece)
-                        if stat.st_size <= SMALL:
-                            blob.update(piece)
-                self._hashes[key] = (sha256.hexdigest(), blob.hexdigest())
+                    self._hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
             return self._hashes[key]
 
     def head(self, repository: str) -> Tree:
         """The tree as it lies there now."""
         folder = self.root / repository
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        found = {name: (path.stat().st_size, self.hashes(path)[0]) for name, path in sorted(files.items())}
+        found = {name: (path.stat().st_size, self.sha256(path)) for name, path in sorted(files.items())}
         tree = _tree(found)
         if self.history:
             with self._lock:
@@ -88,13 +92,15 @@ class Repositories:
         with self._lock:
             return self._trees.get((repository, revision))
 
-    def open(self, repository: str, item: Item) -> BinaryIO | None:
-        """A file as it was in its tree; None when it is not known any more."""
+    def open(self, repository: str, item: Item) -> BinaryIO:
+        """A file as it was in its tree. Raises OSError when it is not known any more."""
         path = self.root / repository / item.path
-        if path.is_file() and self.hashes(path)[0] == item.sha256:
+        if path.is_file() and self.sha256(path) == item.sha256:
             return path.open("rb")
         kept = self._contents.get(item.sha256)
-        return None if kept is None else io.BytesIO(kept)
+        if kept is None:
+            raise FileNotFoundError(f"{repository}/{item.path} is not what it was in its commit")
+        return io.BytesIO(kept)
 
 
 def _sha1(text: str) -> str:

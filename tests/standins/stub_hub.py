@@ -85,23 +85,19 @@ class Handler(HubHandler):
     def listing(self, repository: str, tree: Tree, query: dict[str, str]) -> None:
         self.list_slowly()
         root, deep = query.get("Root", "").strip("/"), query.get("Recursive", "False").lower() == "true"
-        inside = f"{root}/" if root else ""
         entries: dict[str, dict[str, Any]] = {}
         hashes = self.server.switches.no_hashes
-        for path, item in tree.items.items():
-            if not path.startswith(inside):
-                continue
-            parts = path.removeprefix(inside).split("/")
-            for folder in ["/".join(parts[:count]) for count in range(1, len(parts) if deep else min(len(parts), 2))]:
-                known = entries.get(inside + folder)
+        for item, folders in tree.below(root, deep=deep):
+            for folder in folders:
+                known = entries.get(folder)
                 # A folder has the commit of what is newest in it.
                 if known is None or known["CommittedDate"] < item.date:
-                    entries[inside + folder] = {"Type": "tree", "Size": 0, "Sha256": "", "Revision": item.commit,
+                    entries[folder] = {"Type": "tree", "Size": 0, "Sha256": "", "Revision": item.commit,
                                                 "CommittedDate": item.date}  # fmt: skip
-            if deep or len(parts) == 1:
+            if deep or not folders:
                 given = {"": {"Sha256": item.sha256}, "empty": {"Sha256": ""}, "missing": {}}[hashes]
                 size = self.listed_size(repository, item)
-                entries[path] = {"Type": "blob", "Size": size, **given, "Revision": item.commit,
+                entries[item.path] = {"Type": "blob", "Size": size, **given, "Revision": item.commit,
                                  "CommittedDate": item.date}  # fmt: skip
         files = [
             {"Name": path.rpartition("/")[2], "Path": path, "Mode": "100644", "IsLFS": False, **entry}
@@ -113,11 +109,10 @@ class Handler(HubHandler):
 
     def file(self, repository: str, tree: Tree, path: str) -> None:
         item = tree.items.get(path)
-        stream = self.server.repositories.open(repository, item) if item else None
-        if item is None or stream is None:
+        if item is None:
             self.none("no such file")
             return
-        with stream:
+        with self.server.repositories.open(repository, item) as stream:
             self.send_file(stream, repository, item, {})
 
 
