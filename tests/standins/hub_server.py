@@ -32,6 +32,7 @@ from hub_tree import Item, Repositories
 
 PORTAL = b"<html><head><title>Welcome</title></head><body>Please log in to this network.</body></html>\n"
 PIECE = 256 * 1024
+PACED = 32 * 1024
 # Little of what was handed over is then still on its way, when a client is killed.
 SEND_BUFFER = 512 * 1024
 LOOK_AGAIN = 0.02
@@ -239,9 +240,9 @@ class HubHandler(BaseHTTPRequestHandler):
             if switches.down or not switches.die_gently:
                 self._reset()
             raise CutError
-        # Small pieces make a low rate even.
+        # Small pieces make a low rate even; and at the end of a killed client what is on its way is little.
         rates = [rate for rate in (switches.rate, switches.rate_total) if rate]
-        limit = min([PIECE, *(max(1, int(rate / 20)) for rate in rates)])
+        limit = min([PACED if rates else PIECE, *(max(1, int(rate / 20)) for rate in rates)])
         return min([limit, *(at - sent for at in (stall, die) if at is not None and at > sent)])
 
     def _hand_over(self, piece: memoryview) -> None:
