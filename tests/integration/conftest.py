@@ -14,6 +14,21 @@ from tests.checkout import ROOT, Checkout, free_port
 
 PROJECT = "tandem-test"
 SERVER_IMAGE = "tandem/vllm:0.32.0-cpu"
+# For a container of an image with weights/: has seal(), which makes a whole model of a folder.
+SEAL = '''
+import sys
+sys.path.insert(0, "/opt/tandem")
+from pathlib import Path
+from weights import hashes, manifest
+from weights.manifest import File, Model
+
+def seal(folder, model):
+    """Write the manifest of a folder as it is, as a pull leaves it."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {str(path.relative_to(folder)): File(path.stat().st_size, sha256="") for path in paths}
+    checked = {name: hashes.sha256(folder / name, file) for name, file in files.items()}
+    manifest.write(folder / manifest.NAME, Model("modelscope", model, "master", "", files, checked))
+'''
 # Gigabytes over whatever line there is.
 BUILD_SECONDS = 2400
 # The router is on this machine, whatever proxy the machine uses.
