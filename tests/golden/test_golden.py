@@ -63,7 +63,12 @@ def test_the_tutorials_command_lines_come_out_flag_for_flag() -> None:
 
 def test_the_tutorials_servers_fetch_from_modelscope_and_use_both_gpus() -> None:
     for profile in config.load((HERE / "tutorial.toml").read_text(encoding="utf-8"), VERSIONS).values():
-        assert environment(profile) == {"VLLM_USE_MODELSCOPE": "true", "HF_HUB_OFFLINE": "0"}
+        assert environment(profile) == {
+            "VLLM_USE_MODELSCOPE": "true",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": "/cache/huggingface",
+            "MODELSCOPE_CACHE": "/cache/modelscope",
+        }
         assert profile.gpus == [0, 1]
 
 

@@ -87,7 +87,7 @@ def empty(pulling: Stack, good: Hub) -> Hub:
     for folder in (good.folder / "Tandem").iterdir():
         if folder.name != "small":
             shutil.rmtree(folder)
-    good.control()
+    good.start_over()
     return good
 
 
@@ -209,7 +209,7 @@ def test_killed_at_twenty_points_it_fetches_what_is_missing_and_no_more(pulling:
             kills += 1
             assert not (pulling.folder / "weights/Tandem/big").exists()
         assert pulled(pulling, "big")[-1]["event"] == "complete"
-        sent = empty.sent()
+        sent = empty.total()
     assert kills == 20
     right(pulling, "Tandem/big", files)
     assert total <= sent < total * ALLOWED, f"{sent} bytes for {total}"
@@ -223,7 +223,7 @@ def test_two_at_once_fetch_once(pulling: Stack, empty: Hub) -> None:
         said = [started.communicate(timeout=120)[0] for started in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     assert "waiting for Tandem/two: " in said[1]
-    assert empty.sent() == sum(map(len, files.values()))
+    assert empty.total() == sum(map(len, files.values()))
     right(pulling, "Tandem/two", files)
 
 
@@ -249,7 +249,7 @@ def test_ctrl_c_leaves_no_container_and_keeps_what_was_fetched(pulling: Stack, e
         assert rows["two"]["state"] == "partial"
         assert 5 * MEGABYTE <= rows["two"]["bytes"] < 20 * MEGABYTE == rows["two"]["total"] - len(files["config.json"])
     pulled(pulling, "two")
-    assert empty.sent() < 21 * MEGABYTE
+    assert empty.total() < 21 * MEGABYTE
     right(pulling, "Tandem/two", files)
 
 
@@ -268,7 +268,7 @@ def test_bits_that_flip_each_time_end_it_with_one_line(pulling: Stack, empty: Hu
     assert said.startswith("two: could not pull Tandem/two (master): what arrives is not what ModelScope lists: b.safe")
     assert "another MODELSCOPE_ENDPOINT in .env" in said
     assert not (pulling.folder / "weights/Tandem/two").exists()
-    empty.control()
+    empty.start_over()
     pulled(pulling, "two")
     assert empty.by_file() == {"b.safetensors": 5 * MEGABYTE}
 
@@ -278,7 +278,7 @@ def test_a_flipped_bit_in_a_partial_file_is_found_and_that_file_fetched_again(pu
     with empty.behaving(rate=8 * MEGABYTE):
         kill(pulling, under_way(pulling, "two", least=9 * MEGABYTE), "pull-two")
     flip(pulling, ".tandem/pulling/Tandem/two/b.safetensors.incomplete")
-    empty.control()
+    empty.start_over()
     pulled(pulling, "two")
     sent = empty.by_file()
     assert sorted(sent) == ["b.safetensors"]
@@ -308,7 +308,7 @@ def test_verify_finds_a_flipped_bit_and_the_next_pull_fetches_that_file_alone(pu
     served = pulling.compose("--profile", "two", "run", "--rm", "--no-deps", "-T", "two")
     assert served.returncode == 1
     assert "weights missing: /models/Tandem/two is not there, not whole, or was found damaged" in served.stderr
-    empty.control()
+    empty.start_over()
     pulled(pulling, "two")
     assert empty.by_file() == {"sub/b.safetensors": 3 * MEGABYTE}
     right(pulling, "Tandem/two", files)
@@ -318,7 +318,7 @@ def test_a_line_that_breaks_again_and_again_costs_nothing(pulling: Stack, empty:
     files = empty.make("Tandem/two", model=20 * MEGABYTE)
     with empty.behaving(die_after=6 * MEGABYTE):
         pulled(pulling, "two")
-    assert empty.sent() < 20 * MEGABYTE * ALLOWED
+    assert empty.total() < 20 * MEGABYTE * ALLOWED
     right(pulling, "Tandem/two", files)
 
 
@@ -326,7 +326,7 @@ def test_a_hub_without_ranges_sends_a_file_whole_again(pulling: Stack, empty: Hu
     files = empty.make("Tandem/two", a=2 * MEGABYTE, b=20 * MEGABYTE)
     with empty.behaving(no_range=True, rate=8 * MEGABYTE):
         kill(pulling, under_way(pulling, "two", least=9 * MEGABYTE), "pull-two")
-        empty.control(rate=0)
+        empty.start_over(rate=0)
         pulled(pulling, "two")
     assert empty.by_file() == {"b.safetensors": 20 * MEGABYTE}
     right(pulling, "Tandem/two", files)
@@ -351,7 +351,7 @@ def test_what_changes_upstream_is_told_and_taken_when_asked(pulling: Stack, empt
     files["a.safetensors"] = b"new"
     (empty.folder / "Tandem/two/a.safetensors").write_bytes(b"new")
     (empty.folder / "Tandem/two/b.safetensors").rename(empty.folder / "Tandem/two/c.safetensors")
-    empty.control()
+    empty.start_over()
     told = {event["event"]: event["text"] for event in pulled(pulling, "two")}
     assert "has changed on ModelScope" in told["changed"]
     assert f"commit {commit[:12]}" in told["complete"]
@@ -375,7 +375,7 @@ def test_a_hub_that_changes_under_a_pull_is_no_mixture(pulling: Stack, empty: Hu
     said = fault(pulling.tandem("pull", "two"), 1)
     assert "ModelScope no longer has what this pull of Tandem/two began with, commit " in said
     assert "--update" in said
-    empty.control()
+    empty.start_over()
     pulled(pulling, "two", "--update")
     assert empty.by_file() == {"b.safetensors": 20 * MEGABYTE}
     right(pulling, "Tandem/two", files)

@@ -51,18 +51,18 @@ def mirror(pulling: Stack) -> Iterator[Hub]:
 
 def test_a_model_comes_whole_goes_on_after_a_kill_and_is_repaired(pulling: Stack, mirror: Hub) -> None:
     files = mirror.make("Tandem/two", a=20 * MEGABYTE, sub__b=MEGABYTE)
-    mirror.control(rate=5 * MEGABYTE)
+    mirror.start_over(rate=5 * MEGABYTE)
     kill(pulling, under_way(pulling, "two", least=8 * MEGABYTE), "pull-two")
     pulled(pulling, "two")
     right(pulling, "Tandem/two", files)
     # The client hands out a file by the megabyte; what it held is lost with it.
-    assert mirror.sent() < 24 * MEGABYTE
+    assert mirror.total() < 24 * MEGABYTE
     manifest = json.loads((pulling.folder / "weights/Tandem/two/.tandem-manifest.json").read_text())
     assert (manifest["source"], manifest["revision"]) == ("huggingface", "main")
     assert len(manifest["resolved"]) == 40
     flip(pulling, "Tandem/two/sub/b.safetensors")
     assert fault(pulling.tandem("verify", "two"), 1).startswith("Tandem/two is damaged: sub/b.safetensors. ")
-    mirror.control(rate=0)
+    mirror.start_over(rate=0)
     pulled(pulling, "two")
     assert mirror.by_file() == {"sub/b.safetensors": MEGABYTE}
     right(pulling, "Tandem/two", files)

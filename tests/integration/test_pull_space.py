@@ -55,7 +55,7 @@ def test_space_is_checked_first_and_a_disk_that_fills_all_the_same_loses_nothing
     assert "'models remove NAME' makes room" in said
     assert beside.by_file() == {}
     files = beside.make("Tandem/fits", model=40 * MEGABYTE)
-    beside.control(rate=8 * MEGABYTE)
+    beside.start_over(rate=8 * MEGABYTE)
     started = under_way(tandem, "fits", least=10 * MEGABYTE)
     # Another program takes what was free.
     with (weights / "other").open("wb") as other:
@@ -68,4 +68,4 @@ def test_space_is_checked_first_and_a_disk_that_fills_all_the_same_loses_nothing
     again = tandem.tandem("pull", "fits")
     assert again.returncode == 0, again.stderr
     assert (weights / "Tandem/fits/model.safetensors").read_bytes() == files["model.safetensors"]
-    assert beside.sent() < 42 * MEGABYTE
+    assert beside.total() < 42 * MEGABYTE

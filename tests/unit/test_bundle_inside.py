@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import weights.manifest
 
 from orchestrator.bundle import inside, manifest
 from tests.checkout import eventually
@@ -88,9 +89,7 @@ def test_a_file_that_is_gone_is_one_line(models: Path, action: str) -> None:
 
 
 def test_its_manifest_has_the_name_that_pulls_give_it() -> None:
-    pull = Path(__file__).parents[2] / "docker/vllm/pull.py"
-    assert f'MANIFEST = "{inside.MANIFEST}"' in pull.read_text()
-    assert inside.MANIFEST == manifest.PULLED
+    assert inside.MANIFEST == manifest.PULLED == weights.manifest.NAME
 
 
 def test_a_stop_in_the_midst_leaves_no_half_file(models: Path, tmp_path: Path) -> None:

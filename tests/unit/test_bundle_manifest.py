@@ -12,7 +12,7 @@ from orchestrator.errors import TandemError
 
 SHA = "a" * 64
 GOOD = Manifest(
-    format=2,
+    format=3,
     created="2026-11-23T00:00:00",
     revision="",
     profiles=["demo"],
@@ -65,7 +65,7 @@ def test_what_is_no_manifest_is_told_so(text: str, fault: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, 2, 4])
 def test_another_format_is_refused_whatever_else_is_in_it(number: int) -> None:
     line = f"M: format {number}, and this Tandem reads format 3; use the Tandem of the bundle's own tandem.tar"
     assert refused(lambda data: data.update(format=number, compression="zstd")) == [line]
@@ -100,7 +100,7 @@ def test_one_change_anywhere_is_damage_whatever_it_would_mean() -> None:
         with pytest.raises(manifest.DamagedError) as caught:
             manifest.parse(json.dumps(data), "M")
         said = "M: is damaged: its sha256 is not what was saved"
-        assert str(caught.value) == (said if "format" in data else "M: is no manifest of a bundle: format should be 2")
+        assert str(caught.value) == (said if "format" in data else "M: is no manifest of a bundle: format should be 3")
 
 
 def test_one_bit_anywhere_in_the_file_is_refused_or_means_the_same() -> None:

@@ -179,8 +179,7 @@ def test_weights_that_are_not_whole_are_one_line_with_the_command(
 ) -> None:
     carrier.docker.models[MODEL] = weights
     assert refused(carrier, weights=True) == (
-        f"{MODEL}: revision master is not whole in tandem_models{found}. "
-        "Pull it: docker compose --profile qwen-14b run --rm pull-qwen-14b"
+        f"{MODEL}: revision master is not whole in tandem_models{found}. Pull it: python -m orchestrator pull qwen-14b"
     )
     assert not carrier.bundle.exists()
 
@@ -192,7 +191,7 @@ def test_a_volume_that_is_not_there_is_not_made(carrier: Carrier) -> None:
 
 
 def test_a_manifest_of_weights_that_climbs_out_is_refused(carrier: Carrier) -> None:
-    evil = json.dumps({"revision": "master", "files": {"../x": 1}}).encode()
+    evil = json.dumps({"revision": "master", "files": {"../x": {"size": 1}}}).encode()
     carrier.docker.models[MODEL] = {bundles.MANIFEST: evil}
     assert refused(carrier, weights=True) == (
         f'{MODEL}: .tandem-manifest.json names "../x", which climbs out of the folder'

@@ -33,13 +33,15 @@ TWO = [Path("/etc/tandem one.env"), Path("/etc/two.env")]
             " --progress plain up -d --no-build --pull never router qwen-14b",
         ),
         (
-            commands.pull(NONE, "qwen-14b"),
-            "docker compose --profile qwen-14b --progress quiet run --rm -T pull-qwen-14b",
+            commands.weights(NONE, "qwen-14b", "tandem-pull-qwen-14b-7-1", ["pull", "org/a b", "v1"], alone=False),
+            "docker compose --profile qwen-14b --progress quiet run --rm -T --name tandem-pull-qwen-14b-7-1"
+            " pull-qwen-14b pull 'org/a b' v1",
         ),
         (
-            commands.pull(TWO, "qwen-14b"),
+            commands.weights(TWO, "qwen-14b", "tandem-pull-qwen-14b-7-1", ["list"], alone=True),
             "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile qwen-14b"
-            " --progress quiet run --rm -T pull-qwen-14b",
+            " --progress quiet run --rm -T --name tandem-pull-qwen-14b-7-1 --label tandem.alone=true"
+            " pull-qwen-14b list",
         ),
         (commands.down(NONE), "docker compose --profile '*' --progress plain down --remove-orphans"),
         (

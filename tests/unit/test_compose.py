@@ -12,6 +12,8 @@ from orchestrator.render.serve import serve
 from tests.unit.values import VERSIONS, profile
 
 VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::-([^}]*))?\})")
+CACHES = {"HF_HOME": "/cache/huggingface", "MODELSCOPE_CACHE": "/cache/modelscope"}
+BY_ID = CACHES | {"HF_HUB_OFFLINE": "0", "VLLM_USE_MODELSCOPE": "true"}
 AWKWARD = {
     "a dollar": "cost$5 $HOME ${HOME} ${X:-y} $$ $",
     "quotes": """it's "quoted" \\" and \\ and \\n""",
@@ -120,8 +122,46 @@ def test_a_model_of_a_hub_is_pulled_before_its_server_starts() -> None:
         "profiles": ["qwen-14b"],
         "image": "tandem/vllm:0.32.0-cu130",
         "build": {"args": {"VLLM_BUILD": "0.32.0-cu130", "VARIANT": "cuda"}},
-        "command": ["Qwen/Qwen2.5-14B-Instruct", "v1.0"],
+        "command": ["pull", "--for-start", "--source", "modelscope", "Qwen/Qwen2.5-14B-Instruct", "v1.0"],
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({}, ["--source", "modelscope", "Qwen/Qwen2.5-14B-Instruct", "master"]),
+        ({"source": "huggingface"}, ["--source", "huggingface", "Qwen/Qwen2.5-14B-Instruct", "main"]),
+        ({"source": "huggingface", "revision": "v1"}, ["--source", "huggingface", "Qwen/Qwen2.5-14B-Instruct", "v1"]),
+    ],
+)
+def test_a_start_pulls_from_the_source_and_of_the_revision_that_the_profile_names(
+    said: dict[str, Any], words: list[str]
+) -> None:
+    assert services(profile(**said))["pull-qwen-14b"]["command"] == ["pull", "--for-start", *words]
+
+
+def test_no_token_stands_in_a_rendered_file() -> None:
+    text = compose([profile(), profile(name="by-id", pull=False)], VERSIONS).text
+    assert "TOKEN" not in text.upper()
+
+
+def test_a_server_that_fetches_by_id_reaches_its_hub_as_a_pull_does_and_keeps_what_it_fetched() -> None:
+    seen = services(profile(pull=False, env={"HF_ENDPOINT": "https://mine.example.org"}))["qwen-14b"]
+    assert seen["secrets"] == ["ca"]
+    assert seen["extra_hosts"] == ["host.docker.internal:host-gateway"]
+    assert seen["environment"] == {
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": "/cache/huggingface",
+        "MODELSCOPE_CACHE": "/cache/modelscope",
+        "VLLM_USE_MODELSCOPE": "true",
+        "HF_ENDPOINT": "https://mine.example.org",
+        "MODELSCOPE_ENDPOINT": None,
+        "HTTPS_PROXY": None,
+        "HTTP_PROXY": None,
+        "NO_PROXY": None,
+    }
+    pulled = services(profile())["qwen-14b"]
+    assert {"secrets", "extra_hosts", "environment"} & set(pulled) == set()
 
 
 @pytest.mark.parametrize("said", [{"pull": False}, {"model": "./mine"}, {"model": "/data/mine"}])
@@ -199,11 +239,12 @@ def test_a_container_is_called_after_the_compose_project_and_the_profile() -> No
     [
         ({}, {}),
         ({"model": "./mine"}, {}),
-        ({"pull": False}, {"VLLM_USE_MODELSCOPE": "true", "HF_HUB_OFFLINE": "0"}),
+        ({"pull": False}, BY_ID),
+        ({"pull": False, "source": "huggingface"}, CACHES | {"HF_HUB_OFFLINE": "0"}),
         ({"env": {"A": "1"}}, {"A": "1"}),
         (
             {"pull": False, "env": {"HF_HUB_OFFLINE": "1", "A": "1"}},
-            {"VLLM_USE_MODELSCOPE": "true", "HF_HUB_OFFLINE": "1", "A": "1"},
+            BY_ID | {"HF_HUB_OFFLINE": "1", "A": "1"},
         ),
     ],
 )

@@ -47,7 +47,8 @@ def test_an_entry_that_says_the_least_gets_every_default() -> None:
         "model": "org/a",
         "served_model_name": "a",
         "aliases": [],
-        "revision": "master",
+        "source": "modelscope",
+        "revision": None,
         "gpus": [0],
         "tensor_parallel_size": 1,
         "max_model_len": None,
@@ -70,6 +71,7 @@ def test_an_entry_that_says_the_least_gets_every_default() -> None:
 def test_every_key_of_defaults_holds_for_an_entry_that_does_not_say_it() -> None:
     found = profiles("""
         [defaults]
+        source = "huggingface"
         revision = "v1"
         gpus = [2, 3]
         tensor_parallel_size = 2
@@ -91,6 +93,7 @@ def test_every_key_of_defaults_holds_for_an_entry_that_does_not_say_it() -> None
         model = "org/a"
         """)["a"]
     assert found.model_dump(exclude={"name", "model", "served_model_name", "aliases"}) == {
+        "source": "huggingface",
         "revision": "v1",
         "gpus": [2, 3],
         "tensor_parallel_size": 2,
@@ -191,6 +194,33 @@ def test_a_profile_has_compose_variables_that_begin_with_its_name(name: str, var
 def test_a_model_is_a_folder_when_it_begins_with_a_dot_slash_or_a_slash(model: str, local: bool) -> None:
     text = f'[models.a]\nmodel = "{model}"\ngpus = [0]'
     assert profiles(text)["a"].local is local
+
+
+@pytest.mark.parametrize(
+    ("said", "branch"),
+    [
+        ("", "master"),
+        ('source = "huggingface"', "main"),
+        ('source = "huggingface"\nrevision = "v1"', "v1"),
+        ('revision = "main"', "main"),
+    ],
+)
+def test_a_revision_that_is_not_said_is_the_hubs_own_branch(said: str, branch: str) -> None:
+    assert profiles(f'[models.a]\nmodel = "org/a"\ngpus = [0]\n{said}')["a"].branch == branch
+
+
+@pytest.mark.parametrize(
+    ("said", "pulled"),
+    [
+        ('model = "org/a"', True),
+        ('model = "org/a"\npull = false', False),
+        ('model = "./a"', False),
+        ('model = "./a"\nsource = "path"', False),
+        ('model = "/a"\nsource = "path"', False),
+    ],
+)
+def test_only_a_model_of_a_hub_is_pulled(said: str, pulled: bool) -> None:
+    assert profiles(f"[models.a]\ngpus = [0]\n{said}")["a"].pulled is pulled
 
 
 def test_line_ends_of_windows_do_not_matter() -> None:

@@ -1,13 +1,16 @@
-"""What runs in the containers beside vLLM: the entrypoint, and the pull with its manifest."""
+"""The server's entrypoint: what it lets through, and which weights it serves to nobody."""
 
-import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import gate
 import pytest
+from weights import manifest
 
-from tests.unit.values import script
-
-gate, pull = script("docker/vllm/gate.py"), script("docker/vllm/pull.py")
+from tests.unit.models import NAME, whole
+from tests.unit.values import ROOT
 
 
 @pytest.mark.parametrize(
@@ -27,26 +30,53 @@ def test_the_gate_lets_through_what_serves_no_folder(argv: list[str]) -> None:
     assert gate.missing_weights(argv) is None
 
 
-@pytest.mark.parametrize("folder", ["/models/no-such-org/no-such-model", "/local/no-such-profile"])
+@pytest.mark.parametrize(
+    ("folder", "fault"),
+    [
+        ("/models/no-such-org/no-such-model", "is not there, not whole, or was found damaged"),
+        ("/local/no-such-profile", "holds no config.json"),
+    ],
+)
 def test_the_gate_says_which_folder_holds_no_model_and_starts_nothing(
-    folder: str, capsys: pytest.CaptureFixture[str]
+    folder: str, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["vllm", "serve", folder, "--served-model-name", "x"]
-    assert gate.missing_weights(argv) == f"weights missing: {folder} holds no config.json"
+    assert gate.missing_weights(argv) == f"weights missing: {folder} {fault}"
     assert gate.main(argv) == 1
-    assert capsys.readouterr() == ("", f"tandem: weights missing: {folder} holds no config.json\n")
+    assert capsys.readouterr() == ("", f"tandem: weights missing: {folder} {fault}\n")
 
 
-@pytest.fixture
-def pulled(tmp_path: Path) -> Path:
-    """A model that was pulled whole."""
-    folder = tmp_path / "Qwen/Qwen2.5-14B-Instruct"
-    (folder / "figures").mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "model-00001-of-00001.safetensors").write_bytes(b"12345")
-    (folder / "figures/a.png").write_bytes(b"")
-    pull.write_manifest(folder, "master")
-    return folder
+def gated(models: Path) -> str:
+    """What the gate says of the model in a volume that is here."""
+    text = (ROOT / "docker/vllm/gate.py").read_text(encoding="utf-8").replace('"/models"', repr(str(models)))
+    program = text.partition("if __name__")[0] + "print(missing_weights(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "vllm", "serve", str(models / NAME)],
+        env={"PYTHONPATH": str(ROOT / "docker/vllm")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_a_model_that_was_pulled_whole_is_served(tmp_path: Path) -> None:
+    whole(tmp_path / NAME)
+    assert gated(tmp_path) == "None"
+
+
+@pytest.mark.parametrize("change", ["half", "no manifest", "a manifest that is no manifest", "not checked"])
+def test_a_model_that_is_not_whole_is_served_to_nobody(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / NAME
+    model = whole(folder)
+    match change:
+        case "half":
+            (folder / "model.safetensors").write_bytes(b"half")
+        case "no manifest":
+            (folder / manifest.NAME).unlink()
+        case "a manifest that is no manifest":
+            (folder / manifest.NAME).write_text('{"format": 2, "checked": null}')
+        case _:
+            manifest.write(folder / manifest.NAME, replace(model, checked={}))
+    assert gated(tmp_path) == f"weights missing: {folder} is not there, not whole, or was found damaged"
 
 
 @pytest.mark.parametrize(
@@ -63,85 +93,3 @@ def test_a_reasoning_parser_is_turned_on_in_the_words_of_the_version_that_serves
 ) -> None:
     argv = ["vllm", "serve", "/models/a/b", *flags]
     assert gate.fitting(argv, version) == argv + more
-
-
-def test_the_manifest_names_every_file_with_its_size(pulled: Path) -> None:
-    assert json.loads((pulled / ".tandem-manifest.json").read_text()) == {
-        "revision": "master",
-        "files": {"config.json": 2, "figures/a.png": 0, "model-00001-of-00001.safetensors": 5},
-    }
-    assert sorted(path.name for path in pulled.iterdir()) == [
-        ".tandem-manifest.json",
-        "config.json",
-        "figures",
-        "model-00001-of-00001.safetensors",
-    ]
-
-
-def test_a_manifest_that_is_written_again_does_not_name_itself(pulled: Path) -> None:
-    before = (pulled / ".tandem-manifest.json").read_text()
-    pull.write_manifest(pulled, "master")
-    assert (pulled / ".tandem-manifest.json").read_text() == before
-
-
-@pytest.mark.parametrize("left", ["._____temp/model.safetensors", ".tmp/x", ".tandem-manifest.json.new"])
-def test_what_an_interrupted_pull_left_behind_is_not_part_of_the_model(pulled: Path, left: str) -> None:
-    (pulled / left).parent.mkdir(exist_ok=True)
-    (pulled / left).write_text("half")
-    pull.write_manifest(pulled, "master")
-    assert left not in json.loads((pulled / ".tandem-manifest.json").read_text())["files"]
-    assert pull.complete(pulled, "master") is True
-
-
-def test_a_model_is_complete_when_every_file_has_its_size(pulled: Path) -> None:
-    assert pull.complete(pulled, "master") is True
-
-
-def test_a_file_that_came_on_top_makes_no_model_incomplete(pulled: Path) -> None:
-    (pulled / "notes.txt").write_text("mine")
-    assert pull.complete(pulled, "master") is True
-
-
-def test_another_revision_is_another_model(pulled: Path) -> None:
-    assert pull.complete(pulled, "v1.0") is False
-
-
-def test_a_model_without_one_of_its_files_is_not_complete(pulled: Path) -> None:
-    (pulled / "figures/a.png").unlink()
-    assert pull.complete(pulled, "master") is False
-
-
-@pytest.mark.parametrize("content", [b"1234", b"123456", b""])
-def test_a_model_with_a_file_of_another_size_is_not_complete(pulled: Path, content: bytes) -> None:
-    (pulled / "model-00001-of-00001.safetensors").write_bytes(content)
-    assert pull.complete(pulled, "master") is False
-
-
-def test_a_folder_in_the_place_of_a_file_is_not_the_file(pulled: Path) -> None:
-    (pulled / "figures/a.png").unlink()
-    (pulled / "figures/a.png").mkdir()
-    assert pull.complete(pulled, "master") is False
-
-
-def test_a_model_that_was_never_pulled_is_not_complete(tmp_path: Path) -> None:
-    assert pull.complete(tmp_path, "master") is False
-    assert pull.complete(tmp_path / "nowhere", "master") is False
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        '{"revision": "master", "fil',
-        "{}",
-        "[]",
-        "null",
-        '{"revision": "master"}',
-        '{"revision": "master", "files": null}',
-        # Nothing was fetched, so nothing is there to serve.
-        '{"revision": "master", "files": {}}',
-    ],
-)
-def test_a_manifest_that_vouches_for_nothing_makes_no_model_complete(pulled: Path, text: str) -> None:
-    (pulled / ".tandem-manifest.json").write_text(text)
-    assert pull.complete(pulled, "master") is False

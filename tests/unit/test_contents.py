@@ -21,6 +21,7 @@ def folder(tmp_path: Path) -> Path:
     [
         ("apt-install.sh", {"router", "cpu", "cu130"}),
         ("vllm/gate.py", {"cpu", "cu130"}),
+        ("vllm/weights/hubs.py", {"cpu", "cu130"}),
         ("vllm/requirements/0.32.0-cpu.txt", {"cpu"}),
         ("vllm/service.yaml", set()),
         ("router/route.js", {"router"}),
@@ -69,6 +70,11 @@ def test_every_file_that_the_dockerfiles_read_counts() -> None:
         named = {word.removeprefix("source=").rstrip(",") for line in text.splitlines() for word in _words(line)}
         folders = {str(Path(path).parent) for path in counted}
         assert named <= counted | folders, named - counted
+
+
+def test_every_module_that_pulls_weights_counts() -> None:
+    there = {path.relative_to(ROOT / "docker").as_posix() for path in (ROOT / "docker/vllm/weights").glob("*.py")}
+    assert set(contents.WEIGHTS) == there
 
 
 def _words(line: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Operations are done in their order, and a server that does not become ready is stopped and its cause told."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from orchestrator.executor import Executor
 from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.progress import Phase
+from orchestrator.pulls import Event
 from orchestrator.states import Container
 from tests.unit.values import container, profile, project
 
 UP = "docker compose --profile qwen-14b --progress plain up -d --no-build --pull never"
-PULL = "docker compose --profile qwen-14b --progress quiet run --rm -T pull-qwen-14b"
+PULL = "pull Qwen/Qwen2.5-14B-Instruct"
 STARTING = container("qwen-14b", "running", "starting")
 READY = container("qwen-14b")
 
@@ -29,7 +30,7 @@ class Engine:
         self.did = did
         self.folder = folder
         self.seen: list[Container | None] = [READY]
-        self.says: list[str | type[BaseException]] = ["=0"]
+        self.says = ["=0"]
         self.logged: list[str] = []
         self.refusal: str | None = None
 
@@ -52,10 +53,7 @@ class Engine:
 
     def stream(self, argv: list[str]) -> Iterator[str]:
         self.did.append(" ".join(argv))
-        for said in self.says:
-            if not isinstance(said, str):
-                raise said
-            yield said
+        yield from self.says
 
     def remove(self, service: str) -> None:
         self.did.append(f"remove {service}")
@@ -75,6 +73,8 @@ class Stage:
         self.did: list[str] = []
         self.shown: list[str] = []
         self.answers: list[str | None] = [None]
+        # What a pull says, and what it ends with.
+        self.events: list[str | BaseException] = []
         self.interrupted = False
         self.now = 1000.0
         self.target: Profile = profile(ready_timeout=2, **said)
@@ -85,6 +85,7 @@ class Stage:
             self,
             answers=self.answer,
             builds=self.build,
+            pulls=self.pull,
             clock=lambda: self.now,
             pause=self.pause,
         )
@@ -109,6 +110,17 @@ class Stage:
         assert (whole, engine) == (self.executor.project, self.engine)
         self.did.append(f"build {' '.join(images)}")
         say("#5 DONE")
+
+    def pull(self, whole: object, engine: object, target: Profile) -> Generator[Event, None, None]:
+        assert (whole, engine) == (self.executor.project, self.engine)
+        self.did.append(f"pull {target.model}")
+        try:
+            for said in self.events:
+                if isinstance(said, BaseException):
+                    raise said
+                yield Event("progress", said, {})
+        finally:
+            self.did.append("pull ended")
 
     def run(self, *steps: tuple[Kind, str]) -> None:
         self.executor.run(self.target, [Operation(kind, subject, "the test says so") for kind, subject in steps])
@@ -143,6 +155,7 @@ def test_operations_are_done_one_after_another_in_their_order(stage: Stage) -> N
         "reserve [0, 1] with tandem/router:0.1.0",
         "build tandem/vllm:0.32.0-cu130",
         PULL,
+        "pull ended",
         "stop deepseek-14b",
         f"{UP} qwen-14b",
         "restart qwen-14b: no",
@@ -204,30 +217,24 @@ def test_gpus_that_docker_cannot_reserve_end_it_before_anything_is_stopped(stage
 
 
 def test_the_lines_of_a_pull_are_its_progress(stage: Stage) -> None:
-    stage.engine.says = [
-        "tandem: pulling Qwen/Qwen2.5-14B-Instruct (master)",
-        "a line of the client",
-        "tandem: pulling model-00001-of-00008.safetensors: 42% of 3717 MiB",
-        "tandem: Qwen/Qwen2.5-14B-Instruct is complete",
-        "=0",
-    ]
+    stage.events = ["asking ModelScope", "pulling: 42% of 29.6 GB", "complete: 29.6 GB"]
     stage.run(("pull", "Qwen/Qwen2.5-14B-Instruct"))
     assert stage.shown == [
         "image: on this machine",
         "weights: looking for Qwen/Qwen2.5-14B-Instruct in the volume",
-        "weights: pulling Qwen/Qwen2.5-14B-Instruct (master)",
-        "weights: pulling model-00001-of-00008.safetensors: 42% of 3717 MiB",
-        "weights: Qwen/Qwen2.5-14B-Instruct is complete",
+        "weights: asking ModelScope",
+        "weights: pulling: 42% of 29.6 GB",
+        "weights: complete: 29.6 GB",
     ]
 
 
 def test_a_pull_that_fails_stops_no_other_model_and_says_why(stage: Stage) -> None:
-    line = "tandem: could not pull Qwen/Qwen2.5-14B-Instruct (master): ConnectionError: no route to host"
-    stage.engine.says = ["tandem: pulling Qwen/Qwen2.5-14B-Instruct (master)", line, "=1"]
+    line = "could not pull Qwen/Qwen2.5-14B-Instruct (master): ModelScope does not answer"
+    stage.events = ["asking ModelScope", TandemError(line)]
     assert stage.fails(("pull", "Qwen/Qwen2.5-14B-Instruct"), ("stop", "deepseek-14b")) == (
-        f"qwen-14b has no weights: {line}\n  run the command again: what was fetched is kept."
+        f"qwen-14b has no weights: {line}"
     )
-    assert stage.did == [PULL]
+    assert stage.did == [PULL, "pull ended"]
     assert stage.executor.unfinished is None
 
 
@@ -381,12 +388,26 @@ def test_abandon_takes_away_what_this_run_started_when_it_is_interrupted_waiting
     assert stage.did == [f"{UP} qwen-14b", "restart qwen-14b: no", "pause", "remove qwen-14b"]
 
 
-def test_abandon_takes_away_a_pull_that_is_under_way(stage: Stage) -> None:
-    stage.engine.says = ["tandem: pulling Qwen/Qwen2.5-14B-Instruct (master)", KeyboardInterrupt]
+def test_an_interrupted_pull_has_ended_before_the_interruption_is_told(stage: Stage) -> None:
+    stage.events = ["asking ModelScope", KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
         stage.run(("pull", "Qwen/Qwen2.5-14B-Instruct"), ("start", "qwen-14b"))
+    assert stage.did == [PULL, "pull ended"]
     stage.executor.abandon()
-    assert stage.did == [PULL, "remove pull-qwen-14b"]
+    assert stage.did == [PULL, "pull ended"]
+
+
+def test_a_pull_ends_with_what_shows_it(tmp_path: Path) -> None:
+    class Broken(Stage):
+        def phase(self, phase: Phase, text: str) -> None:
+            if text == "one":
+                raise BrokenPipeError
+
+    stage = Broken(tmp_path)
+    stage.events = ["one", "two"]
+    with pytest.raises(BrokenPipeError):
+        stage.run(("pull", "Qwen/Qwen2.5-14B-Instruct"))
+    assert stage.did == [PULL, "pull ended"]
 
 
 def interrupt(stage: Stage, *steps: tuple[Kind, str]) -> None:

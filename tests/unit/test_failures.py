@@ -23,7 +23,6 @@ NO_TORCH = (
     "the source of torch's CPU build does not answer as one, or lacks this: see TANDEM_TORCH_INDEX and TANDEM_WHEELS in"
     " .env." + DOCTOR
 )
-NO_HUB = "what answers there is no ModelScope: see MODELSCOPE_ENDPOINT in .env." + DOCTOR
 NO_READ = "the server runs as user 1000 and cannot read it: chmod -R a+rX."
 DAEMON = "Error response from daemon: "
 
@@ -69,24 +68,12 @@ DAEMON = "Error response from daemon: "
             "the disk is full: 'docker system df' shows what Docker holds.",
         ),
         (
+            "tandem: weights missing: /models/Qwen/Qwen2.5-14B-Instruct is not there, not whole, or was found damaged",
+            "the weights are not in the volume, or not whole: python -m orchestrator pull NAME.",
+        ),
+        (
             "tandem: weights missing: /models/Qwen/Qwen2.5-14B-Instruct holds no config.json",
-            "the weights are not in the volume.",
-        ),
-        (
-            "tandem: could not pull Qwen/Qwen2.5-14B (master): HTTPError: 404 Client Error: Not Found",
-            "ModelScope has no such model or revision; see `model` and `revision` in models.toml.",
-        ),
-        (
-            "tandem: could not pull Qwen/Qwen2.5-14B (master): JSONDecodeError: Expecting value: line 1 column 1",
-            NO_HUB,
-        ),
-        (
-            "tandem: could not pull Qwen/Qwen2.5-14B (master): AttributeError: 'list' object has no attribute 'get'",
-            NO_HUB,
-        ),
-        (
-            "tandem: could not pull Qwen/Qwen2.5-14B (master): ConnectionError: [Errno 113] No route to host",
-            "run the command again: what was fetched is kept.",
+            "the weights are not in the volume, or not whole: python -m orchestrator pull NAME.",
         ),
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.45 GiB. GPU 0 has a total capacity of"

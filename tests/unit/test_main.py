@@ -209,10 +209,13 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "build",
         "images",
         "verify-image",
+        "pull",
+        "verify",
         "up",
         "down",
         "status",
         "logs",
         "doctor",
+        "models",
         "bundle",
     ]

@@ -10,26 +10,6 @@ from orchestrator.progress import Progress
     ("line", "phase", "text"),
     [
         (
-            "tandem: pulling Qwen/Qwen2.5-14B-Instruct (master)",
-            "weights",
-            "pulling Qwen/Qwen2.5-14B-Instruct (master)",
-        ),
-        (
-            "tandem: pulling model-00001-of-00008.safetensors: 42% of 3717 MiB",
-            "weights",
-            "pulling model-00001-of-00008.safetensors: 42% of 3717 MiB",
-        ),
-        (
-            "tandem: pulled model-00001-of-00008.safetensors",
-            "weights",
-            "pulled model-00001-of-00008.safetensors",
-        ),
-        (
-            "tandem: Qwen/Qwen2.5-14B-Instruct is complete",
-            "weights",
-            "Qwen/Qwen2.5-14B-Instruct is complete",
-        ),
-        (
             "tandem: starting vllm serve /models/Qwen/Qwen2.5-14B-Instruct --served-model-name qwen-14b",
             "engine",
             "importing vLLM",

@@ -177,6 +177,9 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_TORCH_INDEX": "",
         "TANDEM_WHEELS": "",
         "TANDEM_CA_BUNDLE": "",
+        "TANDEM_LIMIT_RATE": "",
+        "TANDEM_MODELSCOPE_TOKEN_FILE": "",
+        "TANDEM_HF_TOKEN_FILE": "",
     }
 
 
@@ -260,7 +263,8 @@ def test_settings_that_fit_have_no_problems() -> None:
             [
                 "TANDEM_XYZZY_QQ: unknown setting; there are: TANDEM_PORT, TANDEM_BIND, TANDEM_MODELS,"
                 " TANDEM_REGISTRY, TANDEM_VLLM, TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX,"
-                " TANDEM_TORCH_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE"
+                " TANDEM_TORCH_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE, TANDEM_LIMIT_RATE,"
+                " TANDEM_MODELSCOPE_TOKEN_FILE, TANDEM_HF_TOKEN_FILE"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),

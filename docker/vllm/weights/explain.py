@@ -1,6 +1,7 @@
 """Turns what a hub's client raises into one line: a fact, and what to do. Pure."""
 
 import errno
+import re
 from collections.abc import Iterator
 
 from weights.hubs import RefusedError
@@ -13,6 +14,12 @@ TOKENS = {
 }
 _DOCTOR = "'python -m orchestrator doctor network' shows what answers"
 _AGAIN = "Run it again, and it goes on: what was fetched is kept"
+
+_SECRETS = (
+    (re.compile(r"\?[^\s'\"?]*=[^\s'\"]*"), "?***"),
+    (re.compile(r"(://)[^\s/@]+@"), r"\1***@"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s'\"]+"), r"\1 ***"),
+)
 
 # By the names of classes, as the clients of several versions have them and only one client is there.
 _MISSING = {"NotExistError", "RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError"}
@@ -30,10 +37,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
     """Give an error and what it came of; of a fetch of many files, what each failed of."""
     for single in (getattr(error, "failed_files", None) or {}).values():
         yield from causes(single)
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _kinds(error: BaseException) -> set[str]:
@@ -129,4 +138,11 @@ def reason(error: BaseException) -> str:
     if failed:
         name, first = failed[0]
         return f"{name}: {reason(first)}"
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return _open(" ".join(str(error).split()))[:300] or type(error).__name__
+
+
+def _open(text: str) -> str:
+    """Leave out what nobody may read: what signs an address, a password in one, a token in a header."""
+    for secret, left in _SECRETS:
+        text = secret.sub(left, text)
+    return text

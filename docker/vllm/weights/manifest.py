@@ -63,10 +63,13 @@ def read(path: Path) -> Model | None:
             return None
         files = {name: File(**file) for name, file in said.pop("files").items()}
         model = Model(files=files, **said)
-        sizes = [file.size for file in files.values()]
+        texts = [model.source, model.model, model.revision, model.resolved, model.pulled, *model.checked.values()]
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    return model if files and all(isinstance(size, int) and size >= 0 for size in sizes) else None
+    texts += [text for file in files.values() for text in (file.sha256, file.git)]
+    sizes = [file.size for file in files.values()]
+    right = all(isinstance(text, str) for text in texts) and all(isinstance(size, int) and size >= 0 for size in sizes)
+    return model if files and right else None
 
 
 def write(path: Path, model: Model) -> None:
@@ -116,8 +119,8 @@ def unsafe(name: str) -> str | None:
     parts = name.split("/")
     if not name or name.startswith("/") or ".." in parts or "" in parts or "." in parts or "\\" in name:
         return "is no plain path inside the model's folder"
-    if any(letter < " " for letter in name):
-        return "holds a control character"
+    if any(letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" for letter in name):
+        return "holds a character that is none of a file's name"
     if parts[-1].startswith((NAME, STATE)) or name.endswith(".incomplete"):
         return "is a name that a pull needs for itself"
     return None

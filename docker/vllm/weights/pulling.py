@@ -64,16 +64,18 @@ class Pull:
     def run(self, now: Callable[[], str]) -> None:
         """Return when the model is whole. Raises what the client raises, OSError, and RefusedError."""
         with ExitStack() as stack:
-            stack.callback(self._hashers.shutdown, cancel_futures=True)
             if not stack.enter_context(self.store.lock()):
                 self._say("waiting", f"another pull of {self.wish.model} is under way; waiting for what it fetches")
                 with Ticker(self.teller, self.wish.model, "waiting for", self._look):
                     stack.enter_context(self.store.lock(wait=True))
+            # Before the lock is let go of: a check that is under way may remove a file.
+            stack.callback(self._hashers.shutdown, cancel_futures=True)
             self._run(now)
 
     def _run(self, now: Callable[[], str]) -> None:
         if self.store.finished():
             self.store.swap()
+        self.store.sweep()
         there = self.store.whole()
         if there is not None and there.is_what(self.wish.source, self.wish.revision):
             newer = None if self.wish.for_start else self._newer(there)
@@ -194,7 +196,10 @@ class Pull:
             if seen is not None:
                 seen.at(name, read[0])
 
-        digest = hashes.sha256(self.store.aside / name, self._known.files[name], tell)
+        try:
+            digest = hashes.sha256(self.store.aside / name, self._known.files[name], tell)
+        except OSError:
+            digest = None  # what the disk cannot read is as good as gone
         if digest is not None:
             self._known.checked[name] = digest
         return digest is not None

@@ -75,43 +75,50 @@ class Store:
         Nothing that is adopted counts before it has been checked.
         """
         there = self.whole()
-        if self.aside.exists():
-            return
         if there is None:
-            self.set_aside()
+            if not self.aside.exists():
+                self.set_aside()
             return
-        self.aside.mkdir(parents=True)
+        self.aside.mkdir(parents=True, exist_ok=True)
         for name, file in listed.files.items():
-            if file.sha256 and there.checked.get(name) == file.sha256:
+            if file.sha256 and there.checked.get(name) == file.sha256 and not (self.aside / name).exists():
                 (self.aside / name).parent.mkdir(parents=True, exist_ok=True)
-                # The same bytes under two names: the revision that is served stays whole until the new one is.
-                os.link(self.final / name, self.aside / name)
+                # The same bytes under two names: the revision that is served stays whole until the new one is. Where
+                # the disk knows no second name, they are fetched.
+                with contextlib.suppress(OSError):
+                    os.link(self.final / name, self.aside / name)
 
     def set_aside(self) -> None:
         """Move a model that is not whole to where nothing is served from."""
         if self.final.is_dir():
+            # The manifest first: in the folder aside it would say that only the name is missing.
+            (self.final / manifest.NAME).unlink(missing_ok=True)
             self.aside.parent.mkdir(parents=True, exist_ok=True)
             self.final.rename(self.aside)
-            (self.aside / manifest.NAME).unlink(missing_ok=True)
 
     def publish(self, model: Model) -> None:
         """Give a model whose every file was checked its name, in one step; what had the name before is removed."""
         for name in model.files:
             _flush(self.aside / name)
             partial(self.aside / name).unlink(missing_ok=True)
-        (self.aside / manifest.STATE).unlink(missing_ok=True)
         manifest.write(self.aside / manifest.NAME, model)
         self.swap()
 
     def swap(self) -> None:
         """Put a finished folder under the model's name; also the rest of a publishing that was interrupted."""
-        shutil.rmtree(self.old, ignore_errors=True)
+        self.sweep()
+        # Only now: between the two files nothing would say what the hub listed, and another pull would ask it again.
+        (self.aside / manifest.STATE).unlink(missing_ok=True)
         self.final.parent.mkdir(parents=True, exist_ok=True)
         if self.final.exists():
             self.old.parent.mkdir(parents=True, exist_ok=True)
             self.final.rename(self.old)
         self.aside.rename(self.final)
         manifest.sync(self.final.parent)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what had the name before, also where a publishing was interrupted after its last step but this."""
         shutil.rmtree(self.old, ignore_errors=True)
 
     def forget(self, names: Iterable[str]) -> None:
