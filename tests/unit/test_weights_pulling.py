@@ -1,4 +1,4 @@
-"""A pull of a hub that behaves as it is told: what was fetched is kept, and nothing half-fetched has the model's name."""
+"""A pull of a hub that behaves as it is told: what came is kept, and nothing half-fetched has the model's name."""
 
 import errno
 import json
@@ -183,7 +183,7 @@ def test_killed_at_any_piece_of_any_file_it_goes_on_from_there(tmp_path: Path) -
         interrupted(store, hub, name, at)
         assert store.whole() is None
         assert pull(store, hub).error is None
-        assert [line for line in hub.did if line.startswith("fetch")][0] == f"fetch {name} from {at}"
+        assert next(line for line in hub.did if line.startswith("fetch")) == f"fetch {name} from {at}"
         found(store)
 
 
