@@ -10,7 +10,10 @@ MIRRORS = {
     "pypi": "TANDEM_PYPI_INDEX",
     "torch": "TANDEM_TORCH_INDEX",
     "modelscope": "MODELSCOPE_ENDPOINT",
+    "huggingface": "HF_ENDPOINT",
 }
+# The kinds of those that are hubs, which weights come from.
+HUBS = ("modelscope", "huggingface")
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY")
 # The kinds whose address tools that are not ours have in their command lines and messages: debootstrap, apt, pip, uv.
 NO_PASSWORD = ("debian", "pypi", "torch")

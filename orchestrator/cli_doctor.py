@@ -82,9 +82,9 @@ def _source(whole: "Project") -> Callable[[str], str]:
     return source
 
 
-def _pulled(whole: "Project") -> str:
-    """Name the first model that is pulled; "" when none is."""
-    return next((p.model for p in whole.profiles.values() if p.pull and not p.local), "")
+def _pulled(whole: "Project") -> dict[str, str]:
+    """Name the first model that is pulled from each hub; a hub that none is pulled from is not there."""
+    return {p.source: p.model for p in reversed(whole.profiles.values()) if p.pulled}
 
 
 def _pins(whole: "Project") -> set[tuple[str, str]]:
@@ -110,14 +110,14 @@ def _probe(whole: "Project", engine: "Engine", seconds: float) -> "Probe":
         way=Way(settings.proxies, bundle),
         seconds=seconds,
         pins=_pins(whole),
-        model=_pulled(whole),
+        models=_pulled(whole),
         clock=time.monotonic,
     )
 
 
 def _candidates(whole: "Project", source: Callable[[str], str], say: Callable[[str], None]) -> "list[Candidate]":
     from orchestrator import host, mirrors, network
-    from orchestrator.addresses import MIRRORS
+    from orchestrator.addresses import HUBS, MIRRORS
     from orchestrator.project import text_of
 
     listed = mirrors.load(text_of(whole.folder / mirrors.PATH))
@@ -130,9 +130,10 @@ def _candidates(whole: "Project", source: Callable[[str], str], say: Callable[[s
     }
     known = {kind: address for kind, address in machine.items() if address or kind == "registry"}
     found = network.candidates(in_force, known, listed)
-    if not _pulled(whole):
+    pulled = _pulled(whole)
+    if not pulled:
         say("modelscope is not tried: no profile pulls weights")
-        found = [candidate for candidate in found if candidate.kind != "modelscope"]
+    found = [candidate for candidate in found if candidate.kind not in HUBS or candidate.kind in pulled]
     return [candidate for candidate in found if candidate.kind != "torch" or _for_cpus(whole)]
 
 
@@ -179,7 +180,7 @@ def _needed(whole: "Project", engine: "Engine") -> list[str]:
         "pypi": True,
         # Where it is not set, there is a folder of wheels or PyTorch's own index.
         "torch": whole.settings.get("TANDEM_TORCH_INDEX") and _for_cpus(whole),
-        "modelscope": _pulled(whole),
+        **dict.fromkeys(_pulled(whole), True),
     }
     return [kind for kind, really in needed.items() if really]
 

@@ -20,7 +20,15 @@ Name = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 # What is put into the container, and from where: the program, its probes and the hub that they ask.
 INSIDE = "/tmp/tandem"  # noqa: S108 (in a container of its own)
-FILES = ("docker/vllm/verify/inside.py", "docker/vllm/verify/faults.py", "tests/standins/stub_hub.py")
+FILES = (
+    "docker/vllm/verify/inside.py",
+    "docker/vllm/verify/faults.py",
+    "tests/standins/stub_hub.py",
+    "tests/standins/hub_server.py",
+    "tests/standins/hub_switches.py",
+    "tests/standins/hub_log.py",
+    "tests/standins/hub_tree.py",
+)
 
 
 def verify_image(context: typer.Context, name: Name = None, as_json: Json = False) -> None:

@@ -76,6 +76,7 @@ def page(candidate: Candidate, wanted: str) -> str:
         # Is a page of links itself.
         "torch": "",
         "modelscope": f"api/v1/models/{wanted}",
+        "huggingface": f"api/models/{wanted}",
     }
     path = paths[candidate.kind]
     return f"{candidate.address.rstrip('/')}/{path}" if path else candidate.address
@@ -91,6 +92,8 @@ def judge(kind: str, body: bytes, wanted: str, versions: Iterable[str] = ()) -> 
     text = body.decode(errors="replace")
     if kind == "debian":
         return _release(text, wanted)
+    if kind == "huggingface":
+        return _repository(text, wanted)
     return _model(text) if kind == "modelscope" else _index(text, wanted, versions)
 
 
@@ -135,6 +138,14 @@ def _model(text: str) -> str:
     except (ValueError, LookupError, TypeError):
         return _rubbish("no answer of ModelScope's", text)
     return OK if code == 200 else f"answers, but with Code {code}: {answer.get('Message') or 'no message'}"
+
+
+def _repository(text: str, wanted: str) -> str:
+    try:
+        named = str(json.loads(text)["id"])
+    except (ValueError, LookupError, TypeError):
+        return _rubbish("no answer of Hugging Face's", text)
+    return OK if named.lower() == wanted.lower() else f"answers, but with {named[:60]!r} for {wanted}"
 
 
 def _rubbish(what: str, text: str) -> str:

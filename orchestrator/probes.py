@@ -1,13 +1,13 @@
 """Tries what network.py lists, as a build or a pull would: through the proxy, with the authorities, within seconds."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from orchestrator import network
-from orchestrator.addresses import PROXIES, here, masked
+from orchestrator.addresses import HUBS, PROXIES, here, masked
 from orchestrator.errors import TandemError
 from orchestrator.http import Answer, Way, Worker, authorities, get, reachable
 from orchestrator.network import OK, Candidate, Row
@@ -18,13 +18,16 @@ IMAGE = "debian:bookworm-slim"
 
 @dataclass(frozen=True)
 class Probe:
-    """How one address is tried. refusal is the Engine's; pins are packages with versions, model one that is pulled."""
+    """How one address is tried.
+
+    refusal is the Engine's; pins are packages with versions; models names one that is pulled from each kind of hub.
+    """
 
     refusal: Callable[[str, float], str | None]
     way: Way
     seconds: float
     pins: Iterable[tuple[str, str]]
-    model: str
+    models: Mapping[str, str]
     clock: Callable[[], float]
 
     def __call__(self, candidate: Candidate) -> Row:
@@ -48,8 +51,8 @@ class Probe:
         """Name what a mirror of this kind must have, each with its versions."""
         if kind == "debian":
             return {suite: [] for suite in network.SUITES}
-        if kind == "modelscope":
-            return {self.model: []}
+        if kind in HUBS:
+            return {self.models[kind]: []}
         wanted: dict[str, list[str]] = {}
         for name, version in sorted(self.pins):
             if (name == "torch") == (kind == "torch"):

@@ -22,6 +22,7 @@ OURS = (
     "NO_COLOR",
     "FORCE_COLOR",
     "MODELSCOPE_",
+    "HF_",
     "DEMO_",
     "QWEN_",
     "QWQ_",

@@ -14,6 +14,21 @@ from tests.checkout import ROOT, Checkout, free_port
 
 PROJECT = "tandem-test"
 SERVER_IMAGE = "tandem/vllm:0.32.0-cpu"
+# For a container of an image with weights/: has seal(), which makes a whole model of a folder.
+SEAL = '''
+import sys
+sys.path.insert(0, "/opt/tandem")
+from pathlib import Path
+from weights import hashes, manifest
+from weights.manifest import File, Model
+
+def seal(folder, model):
+    """Write the manifest of a folder as it is, as a pull leaves it."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {str(path.relative_to(folder)): File(path.stat().st_size, sha256="") for path in paths}
+    checked = {name: hashes.sha256(folder / name, file) for name, file in files.items()}
+    manifest.write(folder / manifest.NAME, Model("modelscope", model, "master", "", files, checked))
+'''
 # Gigabytes over whatever line there is.
 BUILD_SECONDS = 2400
 # The router is on this machine, whatever proxy the machine uses.
@@ -49,17 +64,24 @@ class Stack(Checkout):
         return dict(json.loads(self.run(["docker", "inspect", name]).stdout)[0])
 
     @contextlib.contextmanager
-    def beside(self, alias: str, script: str, *arguments: str, mounts: Mapping[Path, str]) -> Iterator[str]:
-        """Run a Python script in a container on the stack's network, where it is called alias; the container's name."""
+    def beside(
+        self, alias: str, script: str, *arguments: str, mounts: Mapping[Path, str], publish: int | None = None
+    ) -> Iterator[str]:
+        """Run a Python script in a container on the stack's network, where it is called alias; the container's name.
+
+        A port that it publishes is some port of 127.0.0.1.
+        """
         project = self.environment["COMPOSE_PROJECT_NAME"]
         name = f"{project}-{alias}"
+        ports = [] if publish is None else ["--publish", f"127.0.0.1::{publish}"]
         volumes = [word for source, target in mounts.items() for word in ("--volume", f"{source}:{target}:ro")]
         # One that an interrupted run left would be in the way.
         self.run(["docker", "rm", "--force", name])
         try:
             started = self.run(
                 ["docker", "run", "--detach", "--name", name, "--network", f"{project}_models",
-                 "--network-alias", alias, *volumes, "--entrypoint", "python3", SERVER_IMAGE, script, *arguments]
+                 "--network-alias", alias, *ports, *volumes,
+                 "--entrypoint", "python3", SERVER_IMAGE, script, *arguments]
             )  # fmt: skip
             assert started.returncode == 0, started.stderr
             yield name

@@ -22,6 +22,7 @@ from orchestrator import base, host, versions
 from orchestrator.engine import Engine
 from orchestrator.project import ROUTER_IMAGE
 from tests.checkout import ROOT, Checkout, eventually
+from tests.integration.conftest import SEAL
 
 STANDINS = Path(__file__).parent / "standins"
 STANDIN_IMAGE = "tandem/stand-in:latest"
@@ -48,18 +49,18 @@ except urllib.error.HTTPError as error:
     answer = error
 print(answer.status, answer.read().decode())
 """
-# Weights as pull.py leaves them, so that a pull finds them complete and asks no hub.
-FILL = """
-import sys
-sys.path.insert(0, "/opt/tandem")
-import pull
+# Weights as a pull leaves them, so that the next finds them complete and asks no hub.
+FILL = (
+    SEAL
+    + """
 for model in sys.argv[1:]:
-    folder = pull.MODELS / model
+    folder = Path("/models") / model
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(bytes(1000))
-    pull.write_manifest(folder, "master")
+    seal(folder, model)
 """
+)
 
 
 @dataclass

@@ -190,7 +190,8 @@ def test_weights_that_are_not_there_and_a_hub_that_does_not_answer_are_one_line_
     said = fault(tandem.tandem("up", "not-pulled"), 1)
     assert said.startswith("not-pulled ")
     assert "could not pull example/not-pulled-yet" in said
-    assert "run the command again: what was fetched is kept" in said
+    assert "ModelScope does not answer, or the line breaks: " in said
+    assert "Run it again, and it goes on: what was fetched is kept" in said
     now = gpu_machine.inspect(f"{PROJECT}-good")
     assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
     assert gpu_machine.running(PROJECT) == {"router", "good"}

@@ -348,8 +348,8 @@ def serving(tandem: "Inside", gpu_machine: "Machine") -> "Iterator[dict[str, str
     ("profile", "busy", "words", "end"),
     [
         pytest.param("loads-long", "loads-long", "Starting to load model", interrupt, id="ctrl-c-while-it-loads"),
-        pytest.param("pulls-long", "pull-pulls-long", "tandem: pulled ", interrupt, id="ctrl-c-while-it-pulls"),
-        pytest.param("pulls-long", "pull-pulls-long", "tandem: pulled ", terminate, id="terminated-while-it-pulls"),
+        pytest.param("pulls-long", "pull-pulls-long", '"event": "begin"', interrupt, id="ctrl-c-while-it-pulls"),
+        pytest.param("pulls-long", "pull-pulls-long", '"event": "begin"', terminate, id="terminated-while-it-pulls"),
     ],
 )
 def test_an_interrupted_up_takes_the_half_started_server_away_and_leaves_the_rest(

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.docker
 
 IMAGE = "tandem/vllm:0.32.0-cpu"
 HUB = "tandem-test-patches"
-STUB = ROOT / "tests/standins/stub_hub.py"
+STANDINS = ROOT / "tests/standins"
 WHEELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem-tests/wheels"
 PLATFORMS = ("manylinux1", "manylinux2014", "manylinux_2_28", "manylinux_2_31", "manylinux_2_35")
 LISTED = versions.load((ROOT / "docker/vllm/versions.toml").read_text(encoding="utf-8"))
@@ -106,12 +106,12 @@ class Lab:
     def start(self) -> None:
         # One that an interrupted run left would be in the way.
         self.stop()
-        mounts = {self.folder: "/lab", STUB: "/stub_hub.py", ROOT / "docker/vllm/verify": "/verify"}
+        mounts = {self.folder: "/lab", STANDINS: "/standins", ROOT / "docker/vllm/verify": "/verify"}
         self._docker(
             "run", "--detach", "--name", HUB, "--network", "none", "--user", "1000",
             *(word for source, target in mounts.items() for word in ("--volume", f"{source}:{target}:ro")),
             "--env", "MODELSCOPE_ENDPOINT=http://127.0.0.1:8080", "--entrypoint", "python3",
-            IMAGE, "/stub_hub.py", "/lab/hub", "--port", "8080",
+            IMAGE, "/standins/stub_hub.py", "/lab/hub", "--port", "8080",
         )  # fmt: skip
         eventually(lambda: "http://" in self._docker("logs", HUB), seconds=30, what="a hub that listens")
 

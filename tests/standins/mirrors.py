@@ -137,6 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/api/v1/models/"):
             code = 10010205001 if mode == "old" else 200
             return 200, "application/json", json.dumps({"Code": code, "Message": "none", "Data": {}}).encode()
+        if path.startswith("/api/models/"):
+            named = "someone/else" if mode == "old" else path.removeprefix("/api/models/")
+            return 200, "application/json", json.dumps({"id": named}).encode()
         if path == "/v2/":
             return 200, "application/json", b"{}"
         if mode != "old" and path.startswith("/v2/"):

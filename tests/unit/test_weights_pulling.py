@@ -1,4 +1,4 @@
-"""A pull of a hub that does as it is told: what was fetched is kept, and no half of a model has its name."""
+"""A pull of a hub that behaves as it is told: what came is kept, and nothing half-fetched has the model's name."""
 
 import errno
 import json

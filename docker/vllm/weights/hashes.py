@@ -9,26 +9,42 @@ from weights.manifest import File
 BLOCK = 1 << 20
 
 
+class Hash:
+    """The hash of a file that is listed, block by block."""
+
+    def __init__(self, listed: File) -> None:
+        self._listed = listed
+        self._size = 0
+        self._own = hashlib.sha256()
+        # Hugging Face names small files by git's own hash: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+        self._git = hashlib.sha1(b"blob %d\0" % listed.size, usedforsecurity=False) if listed.git else None
+
+    def update(self, block: bytes) -> None:
+        """Take the next block."""
+        self._own.update(block)
+        if self._git is not None:
+            self._git.update(block)
+        self._size += len(block)
+
+    def digest(self) -> str | None:
+        """Give the sha256 in hexadecimal when all of it is what the hub lists, else None."""
+        digest = self._own.hexdigest()
+        agrees = (
+            self._size == self._listed.size
+            and (not self._listed.sha256 or digest == self._listed.sha256)
+            and (self._git is None or self._git.hexdigest() == self._listed.git)
+        )
+        return digest if agrees else None
+
+
 def sha256(path: Path, listed: File, tell: Callable[[int], None] = lambda _: None) -> str | None:
     """Hash a file; its sha256 in hexadecimal when it is what the hub lists, else None.
 
     tell is given the bytes of each block. Raises OSError when the disk cannot read it.
     """
-    own = hashlib.sha256()
-    # Hugging Face names small files by git's own hash: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-    git = hashlib.sha1(b"blob %d\0" % listed.size, usedforsecurity=False) if listed.git else None
-    size = 0
+    found = Hash(listed)
     with path.open("rb", buffering=0) as stream:
         while block := stream.read(BLOCK):
-            own.update(block)
-            if git is not None:
-                git.update(block)
-            size += len(block)
+            found.update(block)
             tell(len(block))
-    digest = own.hexdigest()
-    agrees = (
-        size == listed.size
-        and (not listed.sha256 or digest == listed.sha256)
-        and (git is None or git.hexdigest() == listed.git)
-    )
-    return digest if agrees else None
+    return found.digest()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from weights import manifest
+from weights.hashes import BLOCK, Hash
 from weights.manifest import File, Model
 from weights.store import partial
 
@@ -28,8 +29,8 @@ class Meter(Protocol):
     def at(self, name: str, size: int) -> None:
         """A file has so many bytes now; may wait, to keep to a rate."""
 
-    def done(self, name: str) -> None:
-        """A file may be finished."""
+    def done(self, name: str, digest: str = "") -> None:
+        """A file may be finished; its sha256 where it was hashed, and found right, as it came."""
 
 
 class Hub(Protocol):
@@ -102,7 +103,8 @@ class ModelScope:
                 meter.at(self.filename, self.fetched)
 
             def end(self) -> None:
-                meter.done(self.filename)
+                # The client puts a file in its place when what came has the hash that it was to have, and else raises.
+                meter.done(self.filename, listed.files[self.filename].sha256)
 
         wanted = [
             {"Path": name, "Size": file.size, "Sha256": file.sha256, "Type": "blob"}
@@ -138,7 +140,7 @@ class HuggingFace:
         self._api: Any = HfApi(token=self._token)
 
     def listing(self, model: str, revision: str) -> Model:
-        found = self._api.model_info(model, revision=revision, files_metadata=True)
+        found = self._api.model_info(model, revision=revision, files_metadata=True, timeout=60)
         files = ((sibling.rfilename, _of_sibling(sibling)) for sibling in found.siblings)
         return Model("huggingface", model, revision, str(found.sha or ""), _files(model, files))
 
@@ -163,27 +165,48 @@ class HuggingFace:
         size, target = listed.files[name].size, folder / name
         part = partial(target)
         part.parent.mkdir(parents=True, exist_ok=True)
-        with _Told(part, lambda at: meter.at(name, at)) as stream:
-            have = stream.seek(0, os.SEEK_END)
-            if have > size:
-                have = stream.truncate(stream.seek(0))
+        with _Told(part, listed.files[name], lambda at: meter.at(name, at)) as stream:
+            have = stream.resume()
             if have < size:
                 http_get(
                     hf_hub_url(listed.model, name, revision=listed.resolved or listed.revision), stream,
                     resume_size=have, headers=build_hf_headers(token=self._token), expected_size=size,
                     displayed_filename=name,
                 )  # fmt: skip
+            digest = stream.digest()
         part.replace(target)
-        meter.done(name)
+        # What came wrong is in its place too, where the check that follows finds it.
+        meter.done(name, digest or "")
 
 
 class _Told:
-    """A file that says how long it is after each write."""
+    """A file that is hashed as it is written, and that says after each write how long it is."""
 
-    def __init__(self, path: Path, tell: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, listed: File, tell: Callable[[int], None]) -> None:
         path.touch()
         self._stream = path.open("r+b", buffering=0)
+        self._listed = listed
         self._tell = tell
+        self._hash = Hash(listed)
+
+    def resume(self) -> int:
+        """Hash what is there, and go to its end; its bytes. What is longer than the file is no part of it."""
+        if self._stream.seek(0, os.SEEK_END) > self._listed.size:
+            self._stream.truncate(0)
+        self._hash = Hash(self._listed)
+        self._stream.seek(0)
+        while block := self._stream.read(BLOCK):
+            self._hash.update(block)
+        return self._stream.tell()
+
+    def truncate(self) -> int:
+        """Cut the file off where it stands; the client begins anew so, where a hub sends a file whole again."""
+        self._stream.truncate()
+        return self.resume()
+
+    def digest(self) -> str | None:
+        """Give the sha256 of what was written, if it is what the hub lists."""
+        return self._hash.digest()
 
     def __enter__(self) -> "_Told":
         return self
@@ -198,6 +221,7 @@ class _Told:
         view = memoryview(data)
         while view:
             view = view[self._stream.write(view) or 0 :]
+        self._hash.update(data)
         self._tell(self._stream.tell())
         return len(data)
 

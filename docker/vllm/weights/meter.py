@@ -132,18 +132,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class Ticker:
-    """Tells of a progress again and again, on a thread of its own, while its block runs."""
+class Every:
+    """Does something again and again, on a thread of its own, while its block runs."""
 
-    def __init__(self, teller: Teller, model: str, verb: str, snapshot: Callable[[], dict[str, Any]]) -> None:
-        self._teller = teller
-        self._model = model
-        self._verb = verb
-        self._snapshot = snapshot
+    def __init__(self, seconds: float, do: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._do = do
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Ticker":
+    def __enter__(self) -> "Every":
         self._thread.start()
         return self
 
@@ -152,6 +150,16 @@ class Ticker:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._end.wait(EVENT_SECONDS if self._teller.events else LINE_SECONDS):
-            seen = self._snapshot()
-            self._teller.say("progress", words(self._model, self._verb, seen), model=self._model, **seen)
+        while not self._end.wait(self._seconds):
+            self._do()
+
+
+class Ticker(Every):
+    """Tells of a progress as often as somebody wants to know."""
+
+    def __init__(self, teller: Teller, model: str, verb: str, snapshot: Callable[[], dict[str, Any]]) -> None:
+        def tell() -> None:
+            seen = snapshot()
+            teller.say("progress", words(model, verb, seen), model=model, **seen)
+
+        super().__init__(EVENT_SECONDS if teller.events else LINE_SECONDS, tell)

@@ -3,20 +3,22 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from weights import explain, hashes
 from weights.hubs import Hub, RefusedError
 from weights.manifest import Model
-from weights.meter import Limit, Progress, Teller, Ticker, amount, percent, words
-from weights.store import Store
+from weights.meter import Every, Limit, Progress, Teller, Ticker, amount, percent, words
+from weights.store import Store, flush, partial
 
 # A line that breaks is tried again as long as something comes; after so many tries in which nothing did, it is down.
 TRIES = 2
 # A file that arrives changed is fetched so often in all.
 FETCHES = 3
+# Between two times that what came is written to the disk for good.
+SECONDS = 5.0
 # Threads that hash; beside the transfer, one keeps up with any line, and all files at rest go at the disk's speed.
 HASHERS = 4
 
@@ -225,7 +227,7 @@ class Pull:
                 "begin", words(self.wish.model, "pulling", self._progress.snapshot()), **self._progress.snapshot()
             )
         idle = 0
-        with Ticker(self.teller, self.wish.model, "pulling", self._progress.snapshot):
+        with Ticker(self.teller, self.wish.model, "pulling", self._progress.snapshot), Every(SECONDS, self._flush):
             while missing := self._unfinished():
                 before, bad = self._progress.bytes, dict(self._bad)
                 try:
@@ -254,19 +256,29 @@ class Pull:
         at = percent(self._progress.bytes, self._progress.total)
         self._say("retry", f"the line broke at {at} of {self.wish.model} ({why}); going on")
 
+    def _flush(self) -> None:
+        """Have what came so far on the disk: the power may go, and the end need not wait for gigabytes."""
+        for name in self._unfinished():
+            with suppress(OSError):  # it gets its own name at this moment
+                flush(partial(self.store.aside / name))
+
     def at(self, name: str, size: int) -> None:
         """A client's thread has so many bytes of a file; it waits here to keep to the rate."""
         self.limit.take(self._progress.at(name, size))
 
-    def done(self, name: str) -> None:
+    def done(self, name: str, digest: str = "") -> None:
         """A client's thread has put a file in its place, or gave up on it."""
         if self._at_rest(name):
-            self._checks.append(self._hashers.submit(self._check, name))
+            self._checks.append(self._hashers.submit(self._check, name, digest))
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, digest: str = "") -> None:
+        """See that a file is what the hub lists; digest is its sha256 where it was hashed as it came."""
         if name in self._known.checked:
             return
-        if self._hash(name):
+        flush(self.store.aside / name)
+        if digest:
+            self._known.checked[name] = digest
+        if digest or self._hash(name):
             self._say("file", f"pulled {name}", file=name, bytes=self._known.files[name].size)
             return
         (self.store.aside / name).unlink(missing_ok=True)

@@ -99,7 +99,7 @@ class Store:
     def publish(self, model: Model) -> None:
         """Give a model whose every file was checked its name, in one step; what had the name before is removed."""
         for name in model.files:
-            _flush(self.aside / name)
+            flush(self.aside / name)
             partial(self.aside / name).unlink(missing_ok=True)
         manifest.write(self.aside / manifest.NAME, model)
         self.swap()
@@ -172,6 +172,7 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file's content on the disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())

@@ -1,1 +1,0 @@
-"""As in modelscope: the folder of the client's parts."""

@@ -1,0 +1,71 @@
+"""A disk that is too small for a model, and one that fills while it comes."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Stack, stack
+from tests.integration.hub import Hub, hub
+from tests.integration.test_failures import fault
+from tests.integration.test_pull import MEGABYTE, under_way
+
+pytestmark = pytest.mark.docker
+pytest_plugins = ("tests.integration.engine",)
+
+MODELS = """
+[models.fits]
+model = "Tandem/fits"
+image = "cpu"
+
+[models.too-large]
+model = "Tandem/too-large"
+image = "cpu"
+"""
+MEGABYTES = 50
+
+
+@pytest.fixture
+def tight(root: None, images: Any, tmp_path: Path) -> Iterator[tuple[Stack, Hub]]:
+    """A stack whose weights are on a really small disk, and its hub."""
+    for made in stack(tmp_path, "tandem-test-tight"):
+        made.write("models.toml", MODELS)
+        weights = made.folder / "weights"
+        weights.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}000k,uid=1000", "tmpfs", weights], check=True)
+        try:
+            made.environment |= {"MODELSCOPE_ENDPOINT": "http://hub:8080", "TANDEM_MODELS": str(weights)}
+            assert made.tandem("render").returncode == 0
+            assert made.compose("up", "-d", "router").returncode == 0
+            with hub(made) as beside:
+                yield made, beside
+        finally:
+            made.take_away()
+            subprocess.run(["umount", weights], check=True)
+
+
+def test_space_is_checked_first_and_a_disk_that_fills_all_the_same_loses_nothing(tight: tuple[Stack, Hub]) -> None:
+    tandem, beside = tight
+    weights = tandem.folder / "weights"
+    beside.make("Tandem/too-large", a=30 * MEGABYTE, b=40 * MEGABYTE)
+    said = fault(tandem.tandem("pull", "too-large"), 1)
+    assert "Tandem/too-large takes 70.0 MB more, and 51" in said
+    assert "'models remove NAME' makes room" in said
+    assert beside.by_file() == {}
+    files = beside.make("Tandem/fits", model=40 * MEGABYTE)
+    beside.start_over(rate=8 * MEGABYTE)
+    started = under_way(tandem, "fits", least=10 * MEGABYTE)
+    # Another program takes what was free.
+    with (weights / "other").open("wb") as other:
+        other.write(bytes(25 * MEGABYTE))
+    _, told = started.communicate(timeout=120)
+    assert started.returncode == 1
+    assert "the disk with the weights is full. 'python -m orchestrator models' shows what is there." in told
+    assert "Traceback" not in told
+    (weights / "other").unlink()
+    again = tandem.tandem("pull", "fits")
+    assert again.returncode == 0, again.stderr
+    assert (weights / "Tandem/fits/model.safetensors").read_bytes() == files["model.safetensors"]
+    assert beside.total() < 42 * MEGABYTE
