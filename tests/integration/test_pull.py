@@ -326,7 +326,7 @@ def test_a_hub_without_ranges_sends_a_file_whole_again(pulling: Stack, empty: Hu
     files = empty.make("Tandem/two", a=2 * MEGABYTE, b=20 * MEGABYTE)
     with empty.behaving(no_range=True, rate=8 * MEGABYTE):
         kill(pulling, under_way(pulling, "two", least=9 * MEGABYTE), "pull-two")
-        empty.start_over(rate=0)
+        empty.start_over(no_range=True)
         pulled(pulling, "two")
     assert empty.by_file() == {"b.safetensors": 20 * MEGABYTE}
     right(pulling, "Tandem/two", files)
