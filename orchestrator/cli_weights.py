@@ -65,8 +65,10 @@ def pull(
     except KeyboardInterrupt:
         session.say("interrupted: what was fetched is kept, and the next pull goes on from there")
         raise typer.Exit(130) from None
+    if len(faults) == 1 and len(asked) == 1:
+        raise TandemError(next(f"{name}: {fault}" for name, fault in faults.items()))
     if faults:
-        raise TandemError("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+        raise TandemError(f"{len(faults)} of {len(asked)} were not pulled: {', '.join(faults)}; why is above")
 
 
 def _options(limit_rate: str | None, *, update: bool, unhashed: bool) -> list[str]:

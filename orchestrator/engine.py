@@ -247,7 +247,8 @@ class Engine:
         """
         process = subprocess.Popen(
             argv, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            stdin=None if given is None else subprocess.PIPE, text=True, errors="replace",
+            # Nobody's input by accident: `up` may stand in a shell's loop that reads.
+            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
         try:
             if process.stdin:

@@ -10,7 +10,7 @@ from orchestrator.profiles import Profile
 from orchestrator.versions import Versions
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-MODEL_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+MODEL_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Who publishes the families of models that are asked for most, as ModelScope calls them.
 ORGANISATIONS = {

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -106,7 +107,7 @@ def pull(given: argparse.Namespace, teller: Teller) -> int:
     except Exception as error:  # noqa: BLE001 (the clients raise errors of many libraries; each ends as one line)
         reason = explain(error, given.source, given.model, given.revision)
         reason = reason.replace(secret, "***") if secret else reason
-        failed(teller, f"could not pull {given.model} ({given.revision}): {reason}")
+        teller.say("error", f"could not pull {given.model} ({given.revision}): {reason}")
         return 1
     return 0
 
@@ -118,16 +119,10 @@ def hub(source: str, secret: str, scratch: Path) -> "Hub":
     return hubs.ModelScope(secret, scratch) if source == "modelscope" else hubs.HuggingFace(secret, scratch)
 
 
-def failed(teller: Teller, text: str) -> None:
-    """Say the line that an action failed with; without events on standard error."""
-    if teller.events:
-        teller.say("error", text)
-    else:
-        print(f"tandem: {text}", file=sys.stderr, flush=True)
-
-
 def main(argv: list[str]) -> int:
     """Return 0, or 1 after one line that says why not."""
+    # Nothing has to be put in order: a pull that is killed goes on all the same.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     given = arguments(argv)
     teller = Teller(events=given.events)
     if given.action == "pull":
@@ -140,7 +135,7 @@ def main(argv: list[str]) -> int:
         return care.verify(store, teller, time.monotonic) if given.action == "verify" else care.remove(store, teller)
     except OSError as error:
         of = "the weights" if given.action == "list" else given.model
-        failed(teller, f"{of}: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        teller.say("error", f"{of}: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
 
 

@@ -120,10 +120,10 @@ class Loader:
     def _is_whole(self, model: Model, held: Held) -> bool:
         """Say whether a model is there whole. Raises TandemError when it is in another revision."""
         there = weights.whole(model.name, held.manifest, held.files)
-        if there is not None and there[0] != model.revision:
+        if there is not None and model.revision not in (there.revision, there.resolved):
             raise TandemError(
-                f"{model.name}: revision {there[0]} is whole in {self._storage.weights}, and the bundle brings "
-                f"{model.revision}. Remove that folder there to take the bundle's"
+                f"{model.name}: revision {there.revision} is whole in {self._storage.weights}, and the bundle brings "
+                f"{model.revision}. To take the bundle's: python -m orchestrator models remove {model.name}"
             )
         return there is not None
 

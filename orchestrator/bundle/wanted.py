@@ -69,10 +69,10 @@ def _one(profile: Profile, image: str, storage: Storage) -> Pulled:
         )
     held = storage.look(image, profile.model) if storage.has_weights() else None
     whole = weights.whole(profile.model, held.manifest, held.files) if held else None
-    if held is None or whole is None or whole[0] != profile.branch:
-        other = f" (revision {whole[0]} is)" if whole else ""
+    if held is None or whole is None or not whole.is_what(profile.source, profile.branch):
+        other = f" (revision {whole.revision} of {whole.source} is)" if whole else ""
         raise TandemError(
             f"{profile.model}: revision {profile.branch} is not whole in {storage.weights}{other}. "
             f"Pull it: python -m orchestrator pull {profile.name}"
         )
-    return Pulled(Model(name=profile.model, revision=profile.branch, image=image), held, whole[1])
+    return Pulled(Model(name=profile.model, revision=profile.branch, image=image), held, whole.files)

@@ -355,7 +355,7 @@ def test_whole_weights_of_another_revision_stay_and_no_image_is_loaded_where_the
         carrier.load(other)
     assert str(caught.value) == (
         f"{MODEL}: revision v1 is whole in tandem_models, and the bundle brings master. "
-        "Remove that folder there to take the bundle's"
+        f"To take the bundle's: python -m orchestrator models remove {MODEL}"
     )
     assert other.models[MODEL] == there
     assert other.did == ([] if known else [f"load {ROUTER}", f"load {SERVER}"])

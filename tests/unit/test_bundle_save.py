@@ -171,7 +171,7 @@ def test_an_image_that_is_not_here_is_one_line_with_the_command(carrier: Carrier
         (bundles.WEIGHTS, ""),
         ({**bundles.pulled(bundles.WEIGHTS), "config.json": b"short{"}, ""),
         ({**bundles.pulled(bundles.WEIGHTS), bundles.MANIFEST: b"3"}, ""),
-        (bundles.pulled(bundles.WEIGHTS, "v1"), " (revision v1 is)"),
+        (bundles.pulled(bundles.WEIGHTS, "v1"), " (revision v1 of modelscope is)"),
     ],
 )
 def test_weights_that_are_not_whole_are_one_line_with_the_command(
@@ -191,7 +191,9 @@ def test_a_volume_that_is_not_there_is_not_made(carrier: Carrier) -> None:
 
 
 def test_a_manifest_of_weights_that_climbs_out_is_refused(carrier: Carrier) -> None:
-    evil = json.dumps({"revision": "master", "files": {"../x": {"size": 1}}}).encode()
+    evil = json.dumps(
+        {"source": "modelscope", "revision": "master", "resolved": "", "files": {"../x": {"size": 1}}}
+    ).encode()
     carrier.docker.models[MODEL] = {bundles.MANIFEST: evil}
     assert refused(carrier, weights=True) == (
         f'{MODEL}: .tandem-manifest.json names "../x", which climbs out of the folder'

@@ -278,13 +278,16 @@ def unusable(place: Place) -> None:
     (place.root / ".tandem").write_text("", encoding="utf-8")
 
 
-@pytest.mark.parametrize("argv", [["list", NAME], ["list"], ["verify", NAME], ["remove", NAME]])
+@pytest.mark.parametrize("argv", [["verify", NAME], ["remove", NAME]])
 @pytest.mark.parametrize("events", [[], ["--events"]])
 def test_a_place_that_cannot_be_used_is_one_line(
     place: Place, argv: list[str], events: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     unusable(place)
     whole(place.root / NAME)
+    # A look needs to write nothing.
+    assert pull.main(["list", NAME, *events]) == 0
+    assert json.loads(capsys.readouterr().out)["models"][NAME]["state"] == "complete"
     assert pull.main([*argv, *events]) == 1
     seen = capsys.readouterr()
     assert len((seen.out + seen.err).splitlines()) == 1

@@ -199,11 +199,37 @@ def test_what_was_killed_before_its_name_was_there_asks_no_hub(store: Store) -> 
     assert (done.error, store.whole()) == (None, model)
 
 
-def test_the_old_folder_of_a_publishing_that_was_killed_goes(store: Store) -> None:
+def test_the_old_folder_of_a_publishing_that_was_killed_goes(store: Store, hub: Hub) -> None:
     whole(store.final)
     write(store.old, {"old.bin": b"old"})
-    assert pull(store, None, for_start=True).error is None
+    assert pull(store, hub).error is None
     assert not store.old.exists()
+
+
+def test_a_start_of_what_is_whole_waits_for_no_update_of_it(store: Store) -> None:
+    whole(store.final)
+    with Store(store.model, store.root).lock() as mine:
+        assert mine
+        assert store.busy
+        assert pull(store, None, for_start=True).error is None
+    assert not store.busy
+
+
+def test_an_update_is_no_success_while_the_hub_is_down(store: Store, hub: Hub) -> None:
+    def down(found: Model) -> Model:
+        raise ConnectionError(f"nobody there who knows {found.model}")
+
+    whole(store.final)
+    hub.listed = down
+    assert pull(store, hub).error is None
+    assert isinstance(pull(store, hub, update=True).error, ConnectionError)
+
+
+def test_what_a_user_put_beside_a_model_comes_along_to_its_next_revision(store: Store, hub: Hub) -> None:
+    whole(store.final, revision="v0")
+    (store.final / "notes.txt").write_text("mine", encoding="utf-8")
+    assert pull(store, hub).error is None
+    assert (store.final / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_state_that_cannot_be_read_is_no_reason_to_fetch_again(store: Store, hub: Hub) -> None:

@@ -39,15 +39,14 @@ def _row(store: Store) -> dict[str, Any]:
     known = whole or state
     size = known.size if known else 0
     have = size
-    with store.lock() as idle:
-        if whole is not None:
-            word = "complete"
-        elif state is not None:
-            word = "partial" if idle else "pulling"
-            have = sum(store.present(name, file) for name, file in state.files.items())
-        else:
-            have = bytes_in(store.final) + bytes_in(store.aside)
-            word = "unchecked" if have else "missing" if idle else "pulling"
+    if whole is not None:
+        word = "complete"
+    elif state is not None:
+        word = "pulling" if store.busy else "partial"
+        have = sum(store.present(name, file) for name, file in state.files.items())
+    else:
+        have = bytes_in(store.final) + bytes_in(store.aside)
+        word = "unchecked" if have else "pulling" if store.busy else "missing"
     return {
         "state": word,
         "bytes": have,

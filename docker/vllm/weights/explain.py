@@ -110,6 +110,8 @@ def explain(error: BaseException, source: str, model: str, revision: str) -> str
             f"{hub} does not answer, or the line breaks: {reason(error)}. See {ENDPOINTS[source]} and HTTPS_PROXY in "
             f".env; {_DOCTOR}. {_AGAIN}"
         )
+    if status is not None and 400 <= status < 500:
+        return f"{hub} refuses it: {reason(error)}"
     if kinds & _NOT_A_HUB:
         return f"what answers there is no {hub}: {reason(error)}. See {ENDPOINTS[source]} in .env; {_DOCTOR}"
     return f"{type(error).__name__}: {reason(error)}. {_AGAIN}"

@@ -64,7 +64,11 @@ class ModelScope:
 
     def _entries(self, model: str, revision: str) -> list[dict[str, Any]]:
         # The public method leaves out the commit that an entry is from.
-        found = self._api.legacy.list_repo_files(model, "model", revision)
+        client = self._api.legacy
+        found = client.list_repo_files(model, "model", revision)
+        # All that the client says where the hub cuts a listing short, beyond a line of its log.
+        if getattr(client._read_state, "listing_incomplete", False):
+            raise RefusedError(f"ModelScope lists only a part of {model}: it has too many files in one folder")
         return [entry for entry in found if entry.get("Type") != "tree"]
 
     def listing(self, model: str, revision: str) -> Model:

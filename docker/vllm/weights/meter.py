@@ -25,9 +25,12 @@ class Teller:
         self.events = events
 
     def say(self, event: str, text: str, **more: Any) -> None:
-        line = json.dumps({"event": event, "text": text, **more}, ensure_ascii=False) if self.events else text
-        sys.stdout.write(f"{line}\n" if self.events else f"tandem: {line}\n")
-        sys.stdout.flush()
+        line = (
+            json.dumps({"event": event, "text": text, **more}, ensure_ascii=False) if self.events else f"tandem: {text}"
+        )
+        stream = sys.stderr if event == "error" and not self.events else sys.stdout
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 class Limit:

@@ -65,6 +65,11 @@ class Pull:
 
     def run(self, now: Callable[[], str]) -> None:
         """Return when the model is whole. Raises what the client raises, OSError, and RefusedError."""
+        there = self.store.whole()
+        if self.wish.for_start and there is not None and there.is_what(self.wish.source, self.wish.revision):
+            # No lock: a start waits for no update of what it has, and needs no place that it may write to.
+            self._complete(there)
+            return
         with ExitStack() as stack:
             if not stack.enter_context(self.store.lock()):
                 self._say("waiting", f"another pull of {self.wish.model} is under way; waiting for what it fetches")
@@ -110,7 +115,9 @@ class Pull:
             return None
         try:
             found = self.hub.listing(self.wish.model, self.wish.revision)
-        except Exception as error:  # noqa: BLE001 (what is here is whole, whatever the client raises)
+        except Exception as error:
+            if self.wish.update:
+                raise
             why = explain.explain(error, self.wish.source, self.wish.model, self.wish.revision)
             self._say("warning", f"whether {self.wish.model} has changed upstream is not known: {why}")
             return None

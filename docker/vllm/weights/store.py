@@ -27,8 +27,8 @@ class Store:
         self.final = root / model
         self.aside = root / OWN / "pulling" / model
         self.old = root / OWN / "old" / model
-        self._lock = root / OWN / "locks" / (model.replace("/", "--") + ".lock")
-        self._used = root / OWN / "used" / model.replace("/", "--")
+        self._lock = root / OWN / "locks" / f"{model}.lock"
+        self._used = root / OWN / "used" / model
 
     def whole(self) -> Model | None:
         """Give the manifest of the model if it is whole."""
@@ -57,6 +57,18 @@ class Store:
                 yield False
                 return
             yield True
+
+    @property
+    def busy(self) -> bool:
+        """Whether another process holds the model; unlike lock() this writes nothing."""
+        try:
+            with self._lock.open() as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def present(self, name: str, file: File) -> int:
         """Say how many bytes of a listed file are here, finished or not."""
@@ -87,6 +99,16 @@ class Store:
                 # the disk knows no second name, they are fetched.
                 with contextlib.suppress(OSError):
                     os.link(self.final / name, self.aside / name)
+        self._keep_own(there)
+
+    def _keep_own(self, there: Model) -> None:
+        """Have what a user put beside a model's files come along to its next revision."""
+        for path in self.final.rglob("*"):
+            name = str(path.relative_to(self.final))
+            if path.is_file() and name not in there.files and manifest.unsafe(name) is None:
+                (self.aside / name).parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    os.link(path, self.aside / name)
 
     def set_aside(self) -> None:
         """Move a model that is not whole to where nothing is served from."""
@@ -146,8 +168,9 @@ class Store:
 
     def touch(self) -> None:
         """Note that a server of the model starts now."""
-        self._used.parent.mkdir(parents=True, exist_ok=True)
-        self._used.touch()
+        with contextlib.suppress(OSError):  # a courtesy; a place that is read-only serves all the same
+            self._used.parent.mkdir(parents=True, exist_ok=True)
+            self._used.touch()
 
     def used(self) -> float | None:
         """Say when a server of the model was last started, in Unix seconds; None when that is not known."""
