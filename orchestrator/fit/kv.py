@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
-from orchestrator.fit.flags import CACHE_BYTES, Flags
+from orchestrator.fit.flags import BLOCK, CACHE_BYTES, Flags
 from orchestrator.fit.shape import BYTES, Shape
 from orchestrator.fit.weights import stage_of
 
@@ -75,14 +75,16 @@ def cache(shape: Shape, flags: Flags, in_flight: int) -> Cache | str:
     # MLA keeps one vector of a token, whole on each GPU; else keys and values of the heads that are a GPU's.
     heads = max(1, shape.kv_heads // flags.tensor_parallel)
     values = shape.latent or 2 * heads * shape.head_size
-    page = flags.block * values * size
+    # platforms/cpu.py: MLA without AMX takes blocks of 16, whatever it is told.
+    block = BLOCK if flags.cpu and shape.latent else flags.block
+    page = block * values * size
     windows = _windows(shape, flags)
     kinds = Counter(windows)
     most, fewest = max(kinds.values()), min(kinds.values())
     # _get_kv_cache_groups_uniform_page_size
     each = most if most < fewest * 1.5 else fewest
     groups = tuple(Group(ceil(count / each), window) for window, count in kinds.items())
-    return Cache(_on_a_stage(each, flags) * page, flags.block, groups, in_flight)
+    return Cache(_on_a_stage(each, flags) * page, block, groups, in_flight)
 
 
 def _value(shape: Shape, flags: Flags) -> int | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 from orchestrator.fit.flags import GIB, Flags
-from orchestrator.fit.gpu import Gpu
+from orchestrator.fit.gpu import MIB, Gpu
 from orchestrator.fit.kv import Cache
 from orchestrator.fit.overhead import CONTEXT, Overhead
 from orchestrator.fit.weights import Weights
@@ -43,7 +43,7 @@ class Memory:
         for gpu in self.gpus:
             free, wanted = self.free(gpu), ceil(gpu.total * utilization)
             if free is not None and free - CONTEXT < wanted:
-                words = f"GPU {gpu.index} has {gib(free)} GiB free, and vLLM asks for {gib(wanted)} when it starts"
+                words = f"GPU {gpu.index} has {gib(free)} free, and vLLM asks for {gib(wanted)} when it starts"
                 (sure if free < wanted else perhaps).append(words)
         return sure, perhaps
 
@@ -106,10 +106,10 @@ class Room:
             return []
         if self.most <= 0 and self.weights and self.budget is not None:
             may = f"and vLLM may take {gib(self.budget)} with all that it needs beside them"
-            return [f"the weights take {gib(self.weights.size)} GiB a GPU, {may}"]
+            return [f"the weights take {gib(self.weights.size)} a GPU, {may}"]
         if one is not None and one > self.most:
             left = f"and {gib(self.most)} are left" + ("" if self.given is not None else " at the most")
-            return [f"one request of {length:,} tokens needs {gib(one)} GiB of KV cache, {left}"]
+            return [f"one request of {length:,} tokens needs {gib(one)} of KV cache, {left}"]
         return []
 
     def doubts(self, one: int | None) -> list[str]:
@@ -117,9 +117,9 @@ class Room:
         if one is None or self.estimated is None or one <= self.estimated:
             return []
         left = gib(max(self.estimated, 0))
-        return [f"one request needs {gib(one)} GiB of KV cache, and {left} are estimated to be left"]
+        return [f"one request needs {gib(one)} of KV cache, and {left} are estimated to be left"]
 
 
 def gib(size: float) -> str:
-    """Write bytes as GiB, as vLLM does: with two decimals."""
-    return f"{size / GIB:.2f}"
+    """Write bytes in GiB, as vLLM does with two decimals; in MiB where those would be none."""
+    return f"{size / GIB:.2f} GiB" if size >= 0.01 * GIB or not size else f"{size / MIB:.2g} MiB"

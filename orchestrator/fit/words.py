@@ -22,13 +22,13 @@ def table(fit: Fit) -> str:
     whose = "a rank" if fit.flags.cpu else "a GPU"
     lines = [f"fit     {fit.profile}: {STATES[fit.state]}"]
     if fit.weights:
-        lines += _line("weights", f"{gib(fit.weights.size)} GiB {whose}, from {fit.weights.source}")
+        lines += _line("weights", f"{gib(fit.weights.size)} {whose}, from {fit.weights.source}")
     if fit.work is not None and fit.graphs is not None:
         graphs = f", and {gib(fit.graphs)} of CUDA graphs" if fit.graphs else ""
-        lines += _line("beside", f"{gib(fit.work)} GiB {whose} of work space{graphs} (estimated)")
+        lines += _line("beside", f"{gib(fit.work)} {whose} of work space{graphs} (estimated)")
     if fit.budget is not None and fit.total is not None:
         share = f"{fit.flags.utilization:g} of {gib(fit.total)}, gpu_memory_utilization"
-        lines += _line("may take", f"{gib(fit.budget)} GiB {whose} ({share})")
+        lines += _line("may take", f"{gib(fit.budget)} {whose} ({share})")
     if fit.room is not None:
         lines += _line("KV cache", _cache(fit, whose))
     if fit.requests is not None and fit.length:
@@ -42,7 +42,7 @@ def table(fit: Fit) -> str:
 
 
 def _cache(fit: Fit, whose: str) -> str:
-    size = f"{gib(max(fit.room or 0, 0))} GiB {whose}"
+    size = f"{gib(max(fit.room or 0, 0))} {whose}"
     tokens = f", {fit.tokens:,} tokens" if fit.tokens is not None else ""
     each = f" of {fit.token_bytes / 1024:.4g} KiB" if fit.tokens is not None and fit.token_bytes else ""
     one = f"; one request needs {gib(fit.needed)}" if fit.needed is not None else ""
@@ -60,16 +60,16 @@ def _gpu(gpu: Gpu, memory: Memory) -> list[str]:
     after = f", {gib(free)} when {_and(memory.stopped)} is stopped" if back and free is not None else ""
     if back is None:
         after = f"; how much of it is {_and(memory.stopped)}'s, which will be stopped, is not known"
-    lines = _line(f"GPU {gpu.index}", f"{gpu.name}, {gib(gpu.total)} GiB, {gib(gpu.free)} free{after}")
+    lines = _line(f"GPU {gpu.index}", f"{gpu.name}, {gib(gpu.total)}, {gib(gpu.free)} free{after}")
     for process in gpu.processes:
         lines += _line("", _process(process))
     if gpu.used > 1 << 30 and not gpu.processes:
-        lines += _line("", f"{gib(gpu.used)} GiB are held, and the driver does not say by whom")
+        lines += _line("", f"{gib(gpu.used)} are held, and the driver does not say by whom")
     return lines
 
 
 def _process(process: Process) -> str:
-    used = "memory not known" if process.used is None else f"{gib(process.used)} GiB"
+    used = "memory not known" if process.used is None else f"{gib(process.used)}"
     pid = "process not known" if process.pid is None else f"process {process.pid}"
     return f"{used}: {process.name or 'no name'} ({pid})"
 
