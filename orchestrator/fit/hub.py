@@ -31,10 +31,10 @@ def modelscope(settings: Settings, model: str, revision: str) -> Listed | str:
 
     A hub with other answers, such as Hugging Face, is another function like this one: look.py chooses.
     """
-    sizes = files(settings, model, revision)
-    if isinstance(sizes, str):
-        return sizes
-    weights = sum(size for path, size in sizes.items() if _is_weights(path, sizes))
+    listed = files(settings, model, revision)
+    if isinstance(listed, str):
+        return listed
+    weights = sum(size for path, size in listed.items() if _is_weights(path, listed))
     config = _asked(settings, f"models/{model}/repo", Revision=revision, FilePath="config.json")
     if isinstance(config, str):
         return f"config.json: {config}"
@@ -44,8 +44,11 @@ def modelscope(settings: Settings, model: str, revision: str) -> Listed | str:
 def files(settings: Settings, model: str, revision: str) -> dict[str, int] | str:
     """List a repository's files with their bytes; the reason when the hub does not."""
     listed = _asked(settings, f"models/{model}/repo/files", Revision=revision, Recursive="true")
-    if isinstance(listed, str):
-        return listed
+    return listed if isinstance(listed, str) else sizes(listed)
+
+
+def sizes(listed: dict[str, Any]) -> dict[str, int] | str:
+    """Read ModelScope's list of files; the reason when it is none."""
     try:
         return {entry["Path"]: int(entry["Size"]) for entry in listed["Data"]["Files"] if entry["Type"] != "tree"}
     except (LookupError, TypeError, ValueError):
@@ -57,9 +60,9 @@ def refused(reason: str) -> bool:
     return any(f": {code} " in reason for code in (403, 404))
 
 
-def _is_weights(path: str, sizes: dict[str, int]) -> bool:
+def _is_weights(path: str, listed: dict[str, int]) -> bool:
     """Whether vLLM loads a file: safetensors where there are any, not those of Mistral's own format beside others."""
-    usual = [name for name in sizes if name.endswith(".safetensors") and "/" not in name]
+    usual = [name for name in listed if name.endswith(".safetensors") and "/" not in name]
     plain = [name for name in usual if not name.startswith("consolidated")]
     return path in (plain or usual)
 
@@ -67,9 +70,14 @@ def _is_weights(path: str, sizes: dict[str, int]) -> bool:
 def _asked(settings: Settings, path: str, **words: str) -> dict[str, Any] | str:
     endpoint = here((settings.get("MODELSCOPE_ENDPOINT") or MODELSCOPE).rstrip("/"))
     answer = get(f"{endpoint}/api/v1/{path}?{query(words)}", way(settings), seconds=SECONDS)
-    if answer.fault:
-        return f"{endpoint}: {answer.fault}"
+    found = answer.fault or table(answer.body)
+    return f"{endpoint}: {found}" if isinstance(found, str) else found
+
+
+def table(body: bytes) -> dict[str, Any] | str:
+    """Read an answer that has to be a table of JSON."""
     try:
-        return dict(json.loads(answer.body))
-    except (ValueError, TypeError, RecursionError):
-        return f"{endpoint}: answers rubbish"
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else "answers rubbish"

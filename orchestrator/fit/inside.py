@@ -67,10 +67,10 @@ def header(path: Path) -> list[list[Any]] | None:
         return None
 
 
-def main(model: str) -> int:
+def main(model: str, models: Path = MODELS) -> int:
     """Print the summary of one model below /models; return 0, or 1 after one line that says why not."""
     try:
-        print(json.dumps(summary(MODELS / model)))
+        print(json.dumps(summary(models / model)))
     except OSError as error:
         print(f"{model}: {error}", file=sys.stderr)
         return 1

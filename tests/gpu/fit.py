@@ -60,9 +60,9 @@ def folder(place: Path, config: dict[str, Any]) -> None:
     count = config["vocab_size"]
     model = {"type": "WordLevel", "vocab": {f"t{number}": number for number in range(count)}, "unk_token": "t0"}
     tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": model}
-    written = {"config.json": config | {"eos_token_id": 1, "bos_token_id": 2, "hidden_act": "silu", "rms_norm_eps": 1e-6},
-               "tokenizer.json": tokenizer, "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast",
-               "eos_token": "t1", "unk_token": "t0", "pad_token": "t2"}}  # fmt: skip
+    words = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "t1", "unk_token": "t0", "pad_token": "t2"}
+    more = {"eos_token_id": 1, "bos_token_id": 2, "hidden_act": "silu", "rms_norm_eps": 1e-6}
+    written = {"config.json": config | more, "tokenizer.json": tokenizer, "tokenizer_config.json": words}
     for name, content in written.items():
         (place / name).write_text(json.dumps(content), encoding="utf-8")
 
