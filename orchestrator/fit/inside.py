@@ -78,4 +78,4 @@ def main(model: str, models: Path = MODELS) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1]))

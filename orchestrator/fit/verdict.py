@@ -83,10 +83,15 @@ def decide(profile: str, shape: Shape | str, weights: Weights | str, flags: Flag
         requests=requests,
         token_bytes=room.kept.token_bytes if room.kept else None,
         reasons=tuple(sure or perhaps),
-        advice=tuple(ways(room, held, one, length)) if sure or perhaps else (),
+        advice=tuple(ways(room, held, one, _longest(shape, length))) if sure or perhaps else (),
         unknown=tuple(unknown),
         notes=(*notes, *_mismatches(shape, flags, length)),
     )
+
+
+def _longest(shape: Shape, length: int | None) -> int | None:
+    """The longest context to advise: no longer than what is asked for, or than the model has."""
+    return min(length, shape.positions or length) if length else None
 
 
 def _gaps(kept: Cache | str, flags: Flags, length: int | None) -> list[str]:

@@ -10,16 +10,19 @@ from orchestrator.fit.room import Memory, Room
 ENDINGS = ("-AWQ", "-GPTQ-Int4", "-FP8", "-GPTQ-Int8")
 
 
-def ways(room: Room, memory: Memory | None, one: int | None, length: int | None) -> list[str]:
-    """Name what would do, as models.toml says it; one is what a request of `length` tokens needs, in bytes."""
-    return [*_shorter(room, one, length), *_more(room, memory, one)]
+def ways(room: Room, memory: Memory | None, one: int | None, most: int | None) -> list[str]:
+    """Name what would do, as models.toml says it; one is what a request of full length needs, in bytes.
+
+    most is the longest context that there may be, in tokens: what is asked for now, and no more than the model has.
+    """
+    return [*_shorter(room, one, most), *_more(room, memory, one)]
 
 
-def _shorter(room: Room, one: int | None, length: int | None) -> list[str]:
+def _shorter(room: Room, one: int | None, most: int | None) -> list[str]:
     size = room.estimated
-    if room.kept is None or size is None or one is None or not length or one <= size:
+    if room.kept is None or size is None or one is None or not most or one <= size:
         return []
-    longest = room.kept.longest(size, length)
+    longest = room.kept.longest(size, most)
     # Down to a length that reads well, where that is not all of it.
     longest = longest // 256 * 256 if longest >= 256 else longest
     return [f"max_model_len = {longest}"] if longest else []

@@ -57,13 +57,17 @@ def test_what_fits_two_cards(config: dict[str, Any], said: dict[str, Any], state
 
 
 def test_a_context_that_is_too_long_is_answered_with_the_longest_that_fits() -> None:
-    found = decide(models.QWEN_14B, max_model_len=131072)
+    found = decide(models.DEEPSEEK_14B, max_model_len=131072)
     (reason,) = found.reasons
     assert reason.startswith("one request of 131,072 tokens needs 12.00 GiB of KV cache, and ")
     length = int(found.advice[0].removeprefix("max_model_len = "))
     assert length % 256 == 0
-    assert decide(models.QWEN_14B, max_model_len=length).state == "fits"
-    assert decide(models.QWEN_14B, max_model_len=length + 256).state != "fits"
+    assert decide(models.DEEPSEEK_14B, max_model_len=length).state == "fits"
+    assert decide(models.DEEPSEEK_14B, max_model_len=length + 256).state != "fits"
+
+
+def test_no_longer_context_is_advised_than_the_model_has() -> None:
+    assert decide(models.QWEN_14B, max_model_len=131072).advice == ("max_model_len = 32768",)
 
 
 def test_a_share_that_is_too_small_is_answered_with_one_that_does() -> None:
@@ -153,7 +157,7 @@ def test_on_cpus_a_request_must_fit_the_room_of_the_cache(length: int, state: st
     assert found.state == state
     if state == "cannot":
         assert found.reasons == ("one request of 2,000,000 tokens needs 1.43 GiB of KV cache, and 1.00 GiB are left",)
-        assert found.advice == ("max_model_len = 1397760", 'env = { VLLM_CPU_KVCACHE_SPACE = "2" }')
+        assert found.advice == ("max_model_len = 131072", 'env = { VLLM_CPU_KVCACHE_SPACE = "2" }')
 
 
 def test_a_cache_of_a_given_size_is_all_there_is() -> None:
