@@ -31,7 +31,7 @@ def check(
     found = look.look(whole, engine, target)
     dimensions = found if isinstance(found, str) else shape.read(found.config)
     if isinstance(found, str) or isinstance(dimensions, str):
-        held: weights.Weights | str = "as the model's shape is not"
+        held: weights.Weights | str = "nothing is known of the model"
     elif found.fault:
         held = found.fault
     elif found.tensors:

@@ -49,12 +49,12 @@ def decide(profile: str, shape: Shape | str, weights: Weights | str, flags: Flag
     held = memory if isinstance(memory, Memory) else None
     known = weights if isinstance(weights, Weights) else None
     notes = [*flags.notes, *(known.notes if known else ())]
-    unknown = [] if isinstance(weights, Weights) else [f"weights: {weights}"]
-    if isinstance(memory, str) and not flags.cpu:
-        unknown.append(f"the GPUs' memory: {memory}")
+    unknown = [f"the GPUs' memory: {memory}"] if isinstance(memory, str) and not flags.cpu else []
     if isinstance(shape, str):
-        unknown.append(f"the model's shape: {shape}")
+        unknown.insert(0, f"the model: {shape}")
         return Fit(profile, "unknown", flags, known, held, unknown=tuple(unknown), notes=tuple(notes))
+    if isinstance(weights, str):
+        unknown.insert(0, f"weights: {weights}")
     length = flags.max_model_len or shape.positions or None
     total = held.smallest if held else None
     steps = overhead.steps(flags, total or 0, held.gpus[0].name if held else "", length or 1)

@@ -31,6 +31,8 @@ def table(fit: Fit) -> str:
         lines += _line("may take", f"{gib(fit.budget)} {whose} ({share})")
     if fit.room is not None:
         lines += _line("KV cache", _cache(fit, whose))
+    elif fit.needed is not None and fit.length:
+        lines += _line("KV cache", f"one request of {fit.length:,} tokens needs {gib(fit.needed)} {whose}")
     if fit.requests is not None and fit.length:
         lines += _line("holds", f"{fit.requests:.2f} requests of {fit.length:,} tokens at once")
     if fit.memory:

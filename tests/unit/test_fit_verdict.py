@@ -133,7 +133,7 @@ def test_less_free_than_a_server_takes_before_it_looks_is_tight() -> None:
         (decide(models.QWEN_14B, "nvidia-smi does not tell"), "the GPUs' memory: nvidia-smi does not tell"),
         (decide(models.QWEN_14B | {"mamba_d_state": 1}), "the KV cache: its layers cache more"),
         (decide(models.QWEN_14B | {"max_position_embeddings": 0}, max_model_len=None), "the longest request: neither"),
-        (verdict.decide("m", "no hub", "as its shape is not", Flags(cpu=False), cards(23)), "weights: as its shape"),
+        (verdict.decide("m", "no hub", "as its shape is not", Flags(cpu=False), cards(23)), "the model: no hub"),
         (decide(models.QWEN_14B, "none", cpu=True), "the KV cache's room: VLLM_CPU_KVCACHE_SPACE is no number of GiB"),
     ],
 )
@@ -142,6 +142,11 @@ def test_what_is_not_known_is_said_and_blocks_nothing(fit: Fit, unknown: str) ->
     assert fit.unknown[0].startswith(unknown)
     assert unknown in words.warning(fit, forced=False)
     assert words.values(fit)["not_known"][0].startswith(unknown)
+
+
+def test_what_one_request_needs_is_said_where_the_gpus_are_not_known() -> None:
+    said = words.table(decide(models.QWEN_14B, "nvidia-smi does not tell"))
+    assert "  KV cache    one request of 16,384 tokens needs 1.50 GiB a GPU" in said.splitlines()
 
 
 def test_weights_that_do_not_fit_are_refused_whatever_else_is_not_known() -> None:
