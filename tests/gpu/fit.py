@@ -5,7 +5,8 @@ In this project's folder, with the packages of vLLM's image in sight (a virtual 
   python3 tests/gpu/fit.py                       # both shapes, two to four minutes each
   python3 tests/gpu/fit.py qwen-32b-awq --enforce-eager
 
-What follows a shape's name goes to the server. A shape takes up to five minutes. VLLM is the command, "python3 -m vllm.entrypoints.cli.main" by default.
+What follows a shape's name goes to the server. A shape takes up to five minutes. VLLM is the command, by default
+"python3 -m vllm.entrypoints.cli.main".
 Prints a table and the lines of vLLM's log it comes from; exits 1 when weights or KV tokens are more than 3 % off.
 """
 
@@ -165,7 +166,7 @@ def main(words: list[str]) -> int:
     """Compare the shapes that are named, or all; 1 when one is off."""
     named = [word for word in words if word in SHAPES] or list(SHAPES)
     rest = [word for word in words if word not in SHAPES]
-    print(f"vLLM {version('vllm')}; predicted, reported (GiB a GPU, or tokens), error")
+    print(f"vLLM {installed()}; predicted, reported (GiB a GPU, or tokens), error")
     return int(sum(not compare(name, rest) for name in named) > 0)
 
 
