@@ -15,6 +15,7 @@ from orchestrator import cli_bundle, cli_doctor, cli_images, cli_verify, cli_wei
 
 if TYPE_CHECKING:
     from orchestrator.engine import Engine
+    from orchestrator.fit.verdict import Fit
     from orchestrator.plan import Operation
     from orchestrator.profiles import Profile
     from orchestrator.project import Project
@@ -115,13 +116,37 @@ def _plan(whole: "Project", engine: "Engine", target: "Profile") -> "list[Operat
 
 @app.command("plan")
 def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Show what `up NAME` would do, and why. Does nothing."""
+    """Show what `up NAME` would do, and why, and whether the model fits. Does nothing."""
+    from orchestrator.fit import words
+    from orchestrator.fit.check import check
+
     whole = session.project(context)
-    operations = _plan(whole, session.engine(whole), whole.profile(name))
+    engine, target = session.engine(whole), whole.profile(name)
+    operations = _plan(whole, engine, target)
+    fit = check(whole, engine, target, operations)
     if as_json:
-        print(json.dumps([asdict(operation) for operation in operations]))
-    else:
-        print("\n".join(map(str, operations)) or f"{name} is ready: nothing to do")
+        steps = [asdict(operation) for operation in operations]
+        print(json.dumps({"operations": steps, "fit": words.values(fit) if fit else None}, ensure_ascii=False))
+        return
+    print("\n".join(map(str, operations)) or f"{name} is ready: nothing to do")
+    if fit:
+        print(f"\n{words.table(fit)}")
+
+
+def _fitting(whole: "Project", engine: "Engine", target: "Profile", plan: "list[Operation]", *, force: bool) -> None:
+    """Say what stands against a model's fitting. Raises TandemError when it cannot fit, unless it is forced."""
+    from orchestrator.errors import TandemError
+    from orchestrator.fit import words
+    from orchestrator.fit.check import check
+
+    fit: Fit | None = check(whole, engine, target, plan)
+    if fit is None:
+        return
+    if fit.state == "cannot" and not force:
+        raise TandemError(words.refusal(fit))
+    warning = words.warning(fit, forced=force)
+    if warning:
+        session.say(warning)
 
 
 app.command()(cli_images.build)
@@ -133,7 +158,12 @@ app.add_typer(cli_weights.app, name="models")
 
 
 @app.command()
-def up(context: typer.Context, name: OptionalName = None, as_json: Json = False) -> None:
+def up(
+    context: typer.Context,
+    name: OptionalName = None,
+    force: Annotated[bool, typer.Option("--force", help="Try it though the model cannot fit.")] = False,
+    as_json: Json = False,
+) -> None:
     """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
     from orchestrator import project, report, view
     from orchestrator.executor import Executor
@@ -148,9 +178,11 @@ def up(context: typer.Context, name: OptionalName = None, as_json: Json = False)
         if stale:
             session.say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
             project.write(whole.folder, stale)
+        operations = _plan(whole, engine, target)
+        _fitting(whole, engine, target, operations, force=force)
         with closing(view.choose(os.environ.get("TERM"))) as shown:
             executor = Executor(whole, engine, shown)
-            executor.run(target, _plan(whole, engine, target))
+            executor.run(target, operations)
     except KeyboardInterrupt:
         session.say("interrupted")
         if executor is not None:

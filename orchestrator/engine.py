@@ -130,6 +130,16 @@ class Engine:
         """Look at one service's container."""
         return self.containers().get(service)
 
+    def processes(self, name: str) -> frozenset[int]:
+        """Name the processes in a container by their ids on the machine; none when it does not run any more."""
+        from docker.errors import APIError
+
+        try:
+            shown = self.client.api.top(name, "-eo pid")
+        except APIError:
+            return frozenset()
+        return frozenset(int(row[0]) for row in shown["Processes"] or () if row and row[0].isdigit())
+
     def _inspect(self, ident: str) -> dict[str, Any] | None:
         from docker.errors import NotFound
 

@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from orchestrator.fit.gpu import FIELDS, PROCESS_FIELDS, Gpu, read
 
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Where WSL2 puts it, which is not on every PATH.
@@ -54,6 +56,17 @@ def driver() -> str:
     """Ask for the NVIDIA driver's version, such as 580.95.05 (under WSL2 that of Windows); "" where there is none."""
     said = re.match(r"\s*(\d+(?:\.\d+)*)", _smi("--query-gpu=driver_version", "--format=csv,noheader"))
     return said[1] if said else ""
+
+
+def gpu_memory() -> list[Gpu]:
+    """Ask for each GPU's memory and who holds it; none where no GPU is. Under WSL2 nobody holds it by name."""
+    # A driver that does not know a field refuses the whole question.
+    listed = _csv("gpu", FIELDS) or _csv("gpu", FIELDS[:-1])
+    return read(listed, _csv("compute-apps", PROCESS_FIELDS)) if listed else []
+
+
+def _csv(what: str, fields: Sequence[str]) -> str:
+    return _smi(f"--query-{what}={','.join(fields)}", "--format=csv,noheader,nounits")
 
 
 def compute_capabilities() -> list[str]:

@@ -12,7 +12,7 @@ from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
 from urllib.request import (
     HTTPRedirectHandler,
     HTTPSHandler,
@@ -112,6 +112,11 @@ def _ask(address: str) -> dict[str, Any] | None:
             return dict(json.load(answer))
     except (OSError, ValueError):
         return None
+
+
+def query(words: Mapping[str, str]) -> str:
+    """Write the part of an address that comes after its question mark."""
+    return urlencode(words)
 
 
 def get(address: str, way: Way, *, seconds: float, accept: str = "*/*") -> Answer:

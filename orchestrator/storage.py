@@ -15,6 +15,7 @@ from orchestrator.bundle import inside
 from orchestrator.bundle.files import told
 from orchestrator.engine import NO_COMMAND, Engine, expected
 from orchestrator.errors import TandemError
+from orchestrator.fit import inside as headers
 
 BLOCK = 1 << 20
 LABEL = "com.docker.compose"
@@ -96,6 +97,18 @@ class Storage:
             raise TandemError(f"the weights of {model} cannot be looked at: {said[-1]}")
         return _held(json.loads(done.stdout))
 
+    def summary(self, image: str, model: str) -> dict[str, Any]:
+        """Sum up a model's config.json and tensors, in a container of an image."""
+        done = self._engine.run(self._run(image, headers.__file__, [model]), check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise TandemError(f"the weights of {model} cannot be looked at: {said[-1]}")
+        return dict(json.loads(done.stdout))
+
+    def summary_here(self, model: str) -> dict[str, Any]:
+        """The same for weights in a folder, from here. Raises OSError where this user may not."""
+        return headers.summary(Path(self.weights) / model)
+
     def see(self, model: str) -> Held | None:
         """Look at a model's weights in a folder from here; None when this user may not."""
         try:
@@ -140,13 +153,17 @@ class Storage:
     def _inside(
         self, image: str, action: str, model: str, names: Sequence[str] = (), *, write: bool = False
     ) -> list[str]:
+        return self._run(image, inside.__file__, [action, model, json.dumps(list(names))], write=write)
+
+    def _run(self, image: str, program: str, words: list[str], *, write: bool = False) -> list[str]:
+        """Run a program of this package, which is sent as text, where the weights are mounted."""
         kind = "bind" if self.in_folder else "volume"
         mount = f"type={kind},source={self.weights},target={inside.MODELS}{'' if write else ',readonly'}"
-        program = Path(inside.__file__).read_text(encoding="utf-8")
+        text = Path(program).read_text(encoding="utf-8")
         argv = ["docker", "run", "--rm", "--interactive", "--pull", "never", "--network", "none"]
         # Without a log of its own, or the daemon would write every byte to the disk once more.
         argv += ["--log-driver", "none", "--mount", mount, "--entrypoint", "tini", image]
-        return [*argv, "--", "python3", "-c", program, action, model, json.dumps(list(names))]
+        return [*argv, "--", "python3", "-c", text, *words]
 
     @contextmanager
     def _pipe(self, argv: list[str], *, write: bool, waiting: Callable[[], None] = lambda: None) -> Iterator[IO[bytes]]:

@@ -32,11 +32,13 @@ def test_before_anything_runs_every_profile_is_stopped(demo: Stack) -> None:
 
 def test_plan_prints_what_up_would_do_and_does_nothing(demo: Stack) -> None:
     planned = demo.tandem("plan", "demo")
-    assert [line.split()[:2] for line in planned.stdout.splitlines()] == [
+    steps, fit = planned.stdout.split("\n\n")
+    assert [line.split()[:2] for line in steps.splitlines()] == [
         ["start", "router"],
         ["start", "demo"],
         ["wait", "demo"],
     ]
+    assert fit.startswith("fit     demo: fits\n")
     listed = demo.compose("ps", "-aq")
     assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
 
