@@ -12,7 +12,7 @@ from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 from urllib.request import (
     HTTPRedirectHandler,
     HTTPSHandler,
@@ -117,6 +117,11 @@ def _ask(address: str) -> dict[str, Any] | None:
 def query(words: Mapping[str, str]) -> str:
     """Write the part of an address that comes after its question mark."""
     return urlencode(words)
+
+
+def quoted(part: str) -> str:
+    """Write a word as one part of an address's path."""
+    return quote(part, safe="")
 
 
 def get(address: str, way: Way, *, seconds: float, accept: str = "*/*") -> Answer:

@@ -10,7 +10,7 @@ from orchestrator.fit.gpu import Gpu, attributed
 from orchestrator.fit.room import Memory
 from orchestrator.fit.verdict import Fit
 from orchestrator.plan import Operation
-from orchestrator.profiles import Profile
+from orchestrator.profiles import BRANCHES, Profile
 from orchestrator.project import Project
 from orchestrator.render.serve import OVERRIDABLE, variable
 from orchestrator.states import Container
@@ -84,7 +84,7 @@ def _siblings(whole: Project, target: Profile) -> list[str]:
         owner = next((name for name, other in profiles.items() if other == model), None)
         if owner:
             return [f"the profile {owner}, which is quantized"]
-        listed = hub.files(whole.settings, model, "master")
+        listed = hub.files(whole.settings, target.source, model, BRANCHES[target.source])
         if not isinstance(listed, str):
             return [f"{model}, which is quantized"]
         if not hub.refused(listed):

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.addresses import here
-from orchestrator.http import Way, get, query
+from orchestrator.http import Way, get, query, quoted
+from orchestrator.profiles import Profile
 from orchestrator.settings import Settings
 
-MODELSCOPE = "https://www.modelscope.cn"
+# Each hub's own address, and the setting of another one.
+ENDPOINTS = {
+    "modelscope": ("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn"),
+    "huggingface": ("HF_ENDPOINT", "https://huggingface.co"),
+}
 # For each of the two answers; a hub that is slower than this is one that does not answer.
 SECONDS = 5.0
 
@@ -26,30 +31,37 @@ def way(settings: Settings) -> Way:
     return Way(settings.proxies, settings.get("TANDEM_CA_BUNDLE"))
 
 
-def modelscope(settings: Settings, model: str, revision: str) -> Listed | str:
-    """Ask ModelScope, or what MODELSCOPE_ENDPOINT names; the reason when it does not say.
-
-    A hub with other answers, such as Hugging Face, is another function like this one: look.py chooses.
-    """
-    listed = files(settings, model, revision)
+def ask(settings: Settings, target: Profile) -> Listed | str:
+    """Ask a profile's hub, or the mirror of it that is set; the reason when it does not say."""
+    source, model, revision = target.source, target.model, target.branch
+    listed = files(settings, source, model, revision)
     if isinstance(listed, str):
         return listed
     weights = sum(size for path, size in listed.items() if _is_weights(path, listed))
-    config = _asked(settings, f"models/{model}/repo", Revision=revision, FilePath="config.json")
+    if source == "huggingface":
+        config = _asked(settings, source, f"{model}/resolve/{quoted(revision)}/config.json")
+    else:
+        config = _asked(settings, source, f"api/v1/models/{model}/repo", Revision=revision, FilePath="config.json")
     if isinstance(config, str):
         return f"config.json: {config}"
     return Listed(config, weights)
 
 
-def files(settings: Settings, model: str, revision: str) -> dict[str, int] | str:
+def files(settings: Settings, source: str, model: str, revision: str) -> dict[str, int] | str:
     """List a repository's files with their bytes; the reason when the hub does not."""
-    listed = _asked(settings, f"models/{model}/repo/files", Revision=revision, Recursive="true")
-    return listed if isinstance(listed, str) else sizes(listed)
+    if source == "huggingface":
+        listed = _asked(settings, source, f"api/models/{model}/revision/{quoted(revision)}", blobs="true")
+    else:
+        path = f"api/v1/models/{model}/repo/files"
+        listed = _asked(settings, source, path, Revision=revision, Recursive="true")
+    return listed if isinstance(listed, str) else sizes(source, listed)
 
 
-def sizes(listed: dict[str, Any]) -> dict[str, int] | str:
-    """Read ModelScope's list of files; the reason when it is none."""
+def sizes(source: str, listed: dict[str, Any]) -> dict[str, int] | str:
+    """Read a hub's list of files; the reason when it is none."""
     try:
+        if source == "huggingface":
+            return {entry["rfilename"]: int(entry["size"]) for entry in listed["siblings"]}
         return {entry["Path"]: int(entry["Size"]) for entry in listed["Data"]["Files"] if entry["Type"] != "tree"}
     except (LookupError, TypeError, ValueError):
         return "its list of files is none"
@@ -67,9 +79,10 @@ def _is_weights(path: str, listed: dict[str, int]) -> bool:
     return path in (plain or usual)
 
 
-def _asked(settings: Settings, path: str, **words: str) -> dict[str, Any] | str:
-    endpoint = here((settings.get("MODELSCOPE_ENDPOINT") or MODELSCOPE).rstrip("/"))
-    answer = get(f"{endpoint}/api/v1/{path}?{query(words)}", way(settings), seconds=SECONDS)
+def _asked(settings: Settings, source: str, path: str, **words: str) -> dict[str, Any] | str:
+    name, usual = ENDPOINTS[source]
+    endpoint = here((settings.get(name) or usual).rstrip("/"))
+    answer = get(f"{endpoint}/{path}{'?' if words else ''}{query(words)}", way(settings), seconds=SECONDS)
     found = answer.fault or table(answer.body)
     return f"{endpoint}: {found}" if isinstance(found, str) else found
 

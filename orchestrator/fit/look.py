@@ -33,7 +33,7 @@ def look(whole: Project, engine: Engine, target: Profile) -> Found | str:
     here = _pulled(whole, engine, target) if target.pull else "the server fetches it itself"
     if isinstance(here, Found) and not here.fault:
         return here
-    listed = hub.modelscope(whole.settings, target.model, target.revision)
+    listed = hub.ask(whole.settings, target)
     if isinstance(listed, str):
         return here if isinstance(here, Found) else f"it is not pulled, and the hub does not say ({listed})"
     return Found(listed.config, "the hub's list of files", size=listed.size or None)

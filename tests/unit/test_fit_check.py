@@ -3,8 +3,8 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from orchestrator.fit.verdict import Fit
 from orchestrator.plan import Operation
 from orchestrator.profiles import Profile
 from orchestrator.states import Container
+from tests.standins.hub_client import running
 from tests.unit import checkpoints as models
 from tests.unit.test_fit_inside import safetensors
 from tests.unit.values import CPU, ROOT, container, profile, project
@@ -56,30 +57,33 @@ class Engine:
         return self._done
 
 
+SIZES = {"Qwen2.5-14B-Instruct": 29_540_067_328, "Qwen2.5-14B-Instruct-AWQ": 10}
+
+
+@contextmanager
+def listing_of(script: str, folder: Path) -> Iterator[str]:
+    """A hub that has Qwen/Qwen2.5-14B-Instruct of 30 GB, and a quantized one; its address."""
+    for model in SIZES:
+        (folder / "Qwen" / model).mkdir(parents=True)
+        (folder / "Qwen" / model / "config.json").write_text(json.dumps(models.QWEN_14B))
+        (folder / "Qwen" / model / "model.safetensors").write_text("listed as larger than it is")
+        (folder / "Qwen" / model / "notes.txt").write_text("not a weight")
+    with running(script, folder) as made:
+        made.control(wrong_size={f"Qwen/{model}/model.safetensors": size for model, size in SIZES.items()})
+        yield made.address
+
+
 @pytest.fixture
 def listing(tmp_path: Path) -> Iterator[str]:
-    """A hub that has Qwen/Qwen2.5-14B-Instruct with 30 sparse gigabytes, and a quantized one; its address."""
-    for model, size in (("Qwen2.5-14B-Instruct", 29_540_067_328), ("Qwen2.5-14B-Instruct-AWQ", 10)):
-        folder = tmp_path / "hub/Qwen" / model
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(models.QWEN_14B))
-        # The stand-in hashes what it lists: small files, whose listed size is changed below.
-        (folder / "model.safetensors").write_text(str(size))
-        (folder / "notes.txt").write_text("not a weight")
-    program = (ROOT / "tests/standins/stub_hub.py").read_text(encoding="utf-8")
-    # Sizes that no test could write are what the file says of itself.
-    program = program.replace(
-        '"Size": p.stat().st_size', '"Size": int(p.read_text()) if p.suffix == ".safetensors" else 7'
-    )
-    stub = tmp_path / "stub_hub.py"
-    stub.write_text(program, encoding="utf-8")
-    argv = [sys.executable, str(stub), str(tmp_path / "hub")]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+    with listing_of("stub_hub.py", tmp_path / "hub") as address:
+        yield address
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[str]:
+    """The same as a mirror of Hugging Face has it."""
+    with listing_of("hf_hub.py", tmp_path / "hf") as address:
+        yield address
 
 
 def look_at(target: Profile, engine: Engine, folder: Path = Path("/tandem"), **values: str) -> look.Found | str:
@@ -109,6 +113,14 @@ def test_what_the_hub_does_not_have_is_not_known(listing: str, said: dict[str, s
     assert found == f"it is not pulled, and the hub does not say ({listing}: 404 Not Found)"
 
 
+def test_hugging_face_tells_of_a_model_too(mirror: str) -> None:
+    found = look_at(profile(source="huggingface"), Engine(), HF_ENDPOINT=mirror)
+    assert isinstance(found, look.Found)
+    assert (found.config, found.size) == (models.QWEN_14B, SIZES["Qwen2.5-14B-Instruct"])
+    gone = look_at(profile(source="huggingface", revision="v9"), Engine(), HF_ENDPOINT=mirror)
+    assert gone == f"it is not pulled, and the hub does not say ({mirror}: 404 Not Found)"
+
+
 def test_a_hub_that_is_down_is_no_failure(listing: str) -> None:
     down = listing.rpartition(":")[0] + ":1"
     found = look_at(profile(), Engine(), MODELSCOPE_ENDPOINT=down)
@@ -122,7 +134,8 @@ def test_what_is_no_answer_of_a_hub_is_said(body: bytes) -> None:
 
 @pytest.mark.parametrize("listed", [{}, {"Data": None}, {"Data": {"Files": [{}]}}, {"Data": {"Files": 3}}])
 def test_what_is_no_list_of_files_is_said(listed: dict[str, Any]) -> None:
-    assert hub.sizes(listed) == "its list of files is none"
+    assert hub.sizes("modelscope", listed) == "its list of files is none"
+    assert hub.sizes("huggingface", listed) == "its list of files is none"
 
 
 def test_weights_in_a_folder_are_read_there(tmp_path: Path) -> None:
