@@ -16,7 +16,7 @@ BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/
 ROUTER = ("apt-install.sh", "router/Dockerfile", "router/nginx.conf", "router/route.js")
 WEIGHTS = tuple(
     f"vllm/weights/{name}.py"
-    for name in ("__init__", "care", "explain", "hashes", "hubs", "manifest", "meter", "pulling", "store")
+    for name in ("__init__", "care", "checking", "explain", "hashes", "hubs", "manifest", "meter", "pulling", "store")
 )
 VLLM = (
     *BELOW,

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.bundle.meter import amount
 from orchestrator.errors import TandemError
 from orchestrator.inventory import age
 from orchestrator.profiles import Profile
-from orchestrator.pulls import amount
 from orchestrator.rules import MODEL_ID
 from orchestrator.states import Container
 

@@ -64,11 +64,3 @@ def wanted(profiles: Iterable[Profile]) -> list[Profile]:
                 f"({other.source} {other.branch}, {profile.source} {profile.branch}); there is room for one of them"
             )
     return list(found.values())
-
-
-def amount(size: float) -> str:
-    """Say bytes in the units that disks are sold in."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size:.0f} B"

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from weights import manifest
+from weights.checking import FETCHES
 from weights.hubs import RefusedError
 from weights.manifest import File, Model
 from weights.meter import Limit, Teller
-from weights.pulling import FETCHES, TRIES, Pull, Wish
+from weights.pulling import TRIES, Pull, Wish
 from weights.store import Store, partial
 
 from tests.checkout import eventually
@@ -239,8 +240,22 @@ def test_a_state_that_cannot_be_read_is_no_reason_to_fetch_again(store: Store, h
     assert hub.did == ["list org/name master", "fetch model.safetensors from 1024"]
 
 
+def test_what_was_checked_and_is_gone_is_fetched_again(store: Store, hub: Hub) -> None:
+    interrupted(store, hub)
+    state = store.state()
+    assert state is not None
+    assert "config.json" in state.checked
+    (store.aside / "config.json").unlink()
+    assert pull(store, hub).error is None
+    assert hub.did == ["fetch config.json from 0", "fetch model.safetensors from 1024"]
+    found(store)
+
+
 def test_files_that_a_killed_pull_had_not_checked_are_checked_and_not_fetched(store: Store, hub: Hub) -> None:
     interrupted(store, hub)
+    state = store.state()
+    assert state is not None
+    store.save(replace(state, checked={}))
     (store.aside / "config.json").write_bytes(b"{ ")
     done = pull(store, hub)
     assert done.error is None

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from weights import hashes, manifest
+from weights.checking import HASHERS
 from weights.meter import Progress, Teller, Ticker, amount
-from weights.pulling import HASHERS
 from weights.store import OWN, ROOT, Store, bytes_in
 
 

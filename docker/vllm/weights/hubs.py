@@ -67,7 +67,7 @@ class ModelScope:
         client = self._api.legacy
         found = client.list_repo_files(model, "model", revision)
         # All that the client says where the hub cuts a listing short, beyond a line of its log.
-        if getattr(client._read_state, "listing_incomplete", False):
+        if getattr(getattr(client, "_read_state", None), "listing_incomplete", False):
             raise RefusedError(f"ModelScope lists only a part of {model}: it has too many files in one folder")
         return [entry for entry in found if entry.get("Type") != "tree"]
 

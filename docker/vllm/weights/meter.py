@@ -104,6 +104,8 @@ class Progress:
 
 def words(model: str, verb: str, seen: dict[str, Any]) -> str:
     """Say a snapshot in one line."""
+    if not seen["total"]:
+        return f"{verb} {model}"
     text = f"{verb} {model}: {percent(seen['bytes'], seen['total'])} of {amount(seen['total'])}"
     if seen["rate"]:
         text += f", {amount(seen['rate'])}/s"

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from weights import explain, hashes
+from weights import explain
+from weights.checking import Checks
 from weights.hubs import Hub, RefusedError
 from weights.manifest import Model
 from weights.meter import Every, Limit, Progress, Teller, Ticker, amount, percent, words
@@ -15,12 +15,8 @@ from weights.store import Store, flush, partial
 
 # A line that breaks is tried again as long as something comes; after so many tries in which nothing did, it is down.
 TRIES = 2
-# A file that arrives changed is fetched so often in all.
-FETCHES = 3
 # Between two times that what came is written to the disk for good.
 SECONDS = 5.0
-# Threads that hash; beside the transfer, one keeps up with any line, and all files at rest go at the disk's speed.
-HASHERS = 4
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,7 @@ class Pull:
         self._hub: Hub | None = None
         self._progress = Progress({}, {}, clock)
         self._known = Model("", "", "", "", {})
-        self._hashers = ThreadPoolExecutor(HASHERS)
-        self._checks: list[Future[None]] = []
-        self._bad: dict[str, int] = {}
+        self._checks = Checks(self._known, store, self._say, self._lost)
 
     @property
     def hub(self) -> Hub:
@@ -76,7 +70,7 @@ class Pull:
                 with Ticker(self.teller, self.wish.model, "waiting for", self._look):
                     stack.enter_context(self.store.lock(wait=True))
             # Before the lock is let go of: a check that is under way may remove a file.
-            stack.callback(self._hashers.shutdown, cancel_futures=True)
+            stack.callback(self._close)
             self._run(now)
 
     def _run(self, now: Callable[[], str]) -> None:
@@ -92,7 +86,8 @@ class Pull:
         self._known = known = self._listing()
         self.store.adopt(known)
         self.store.save(known)
-        self._check_present()
+        self._checks = Checks(known, self.store, self._say, self._lost)
+        self._checks.present(self._show, self.clock)
         self._room()
         self._fetch()
         known.pulled = now()
@@ -101,6 +96,16 @@ class Pull:
 
     def _say(self, event: str, text: str, **more: Any) -> None:
         self.teller.say(event, text, model=self.wish.model, **more)
+
+    def _close(self) -> None:
+        self._checks.close()
+
+    def _show(self, seen: Progress) -> Ticker:
+        return Ticker(self.teller, self.wish.model, "checking", seen.snapshot)
+
+    def _lost(self, name: str) -> None:
+        """A file that came is none: it begins anew."""
+        self._progress.at(name, 0)
 
     def _complete(self, model: Model) -> None:
         commit = f", commit {model.resolved[:12]}" if model.resolved not in ("", model.revision) else ""
@@ -170,55 +175,9 @@ class Pull:
             sizes, {name: self.store.present(name, file) for name, file in files.items()}, self.clock
         )
 
-    def _unfinished(self) -> list[str]:
-        return [name for name in self._known.files if name not in self._known.checked]
-
-    def _at_rest(self, name: str) -> bool:
-        path = self.store.aside / name
-        return path.is_file() and path.stat().st_size == self._known.files[name].size
-
-    def _check_present(self) -> None:
-        """Check files that are here and that nobody has checked yet: adopted, or of a pull that was killed."""
-        for name in self._unfinished():
-            path = self.store.aside / name
-            if path.exists() and not self._at_rest(name):
-                path.unlink()  # a client would take it for finished, or refuse to begin
-        waiting = [name for name in self._unfinished() if self._at_rest(name)]
-        if not waiting:
-            return
-        files = {name: self._known.files[name] for name in waiting}
-        seen = Progress({name: file.size for name, file in files.items()}, {}, self.clock)
-        with Ticker(self.teller, self.wish.model, "checking", seen.snapshot):
-            tasks = {name: self._hashers.submit(self._hash, name, seen) for name in waiting}
-            for name, task in tasks.items():
-                if not task.result():
-                    self._say("damaged", f"{name} is not what the hub lists: it is fetched again", file=name)
-                    (self.store.aside / name).unlink(missing_ok=True)
-        self.store.save(self._known)
-
-    def _hash(self, name: str, seen: Progress | None = None) -> bool:
-        """Hash a file, and note it when it is right."""
-        read = [0]
-
-        def tell(size: int) -> None:
-            read[0] += size
-            if seen is not None:
-                seen.at(name, read[0])
-
-        try:
-            digest = hashes.sha256(self.store.aside / name, self._known.files[name], tell)
-        except OSError:
-            digest = None  # what the disk cannot read is as good as gone
-        if digest is not None:
-            self._known.checked[name] = digest
-        return digest is not None
-
     def _room(self) -> None:
-        need = sum(
-            file.size - self.store.present(name, file)
-            for name, file in self._known.files.items()
-            if name not in self._known.checked
-        )
+        files = self._known.files
+        need = sum(files[name].size - self.store.present(name, files[name]) for name in self._checks.unfinished())
         free = self.store.free()
         if need > free:
             raise RefusedError(
@@ -229,24 +188,24 @@ class Pull:
     def _fetch(self) -> None:
         """Fetch what is missing until all of it is here and has been checked."""
         self._start_progress(self._known.files)
-        if self._unfinished():
+        if self._checks.unfinished():
             self._say(
                 "begin", words(self.wish.model, "pulling", self._progress.snapshot()), **self._progress.snapshot()
             )
         idle = 0
         with Ticker(self.teller, self.wish.model, "pulling", self._progress.snapshot), Every(SECONDS, self._flush):
-            while missing := self._unfinished():
-                before, bad = self._progress.bytes, dict(self._bad)
+            while missing := self._checks.unfinished():
+                before, bad = self._progress.bytes, dict(self._checks.bad)
                 try:
                     self.hub.fetch(self._known, missing, self.store.aside, self)
                     idle = 0
                 except Exception as error:  # noqa: BLE001 (the clients raise errors of many libraries)
                     idle = 0 if self._progress.bytes > before else idle + 1
-                    self._settle()
+                    self._checks.settle()
                     self._again(error, last=idle >= TRIES)
                     continue
-                self._settle()
-                if self._unfinished() == missing and self._bad == bad:
+                self._checks.settle()
+                if self._checks.unfinished() == missing and self._checks.bad == bad:
                     raise RefusedError(f"{missing[0]} of {self.wish.model} was fetched and is not there: see the log")
 
     def _again(self, error: Exception, *, last: bool) -> None:
@@ -265,7 +224,7 @@ class Pull:
 
     def _flush(self) -> None:
         """Have what came so far on the disk: the power may go, and the end need not wait for gigabytes."""
-        for name in self._unfinished():
+        for name in self._checks.unfinished():
             with suppress(OSError):  # it gets its own name at this moment
                 flush(partial(self.store.aside / name))
 
@@ -275,35 +234,7 @@ class Pull:
 
     def done(self, name: str, digest: str = "") -> None:
         """A client's thread has put a file in its place, or gave up on it."""
-        if self._at_rest(name):
-            self._checks.append(self._hashers.submit(self._check, name, digest))
-
-    def _check(self, name: str, digest: str = "") -> None:
-        """See that a file is what the hub lists; digest is its sha256 where it was hashed as it came."""
-        if name in self._known.checked:
-            return
-        flush(self.store.aside / name)
-        if digest:
-            self._known.checked[name] = digest
-        if digest or self._hash(name):
-            self._say("file", f"pulled {name}", file=name, bytes=self._known.files[name].size)
-            return
-        (self.store.aside / name).unlink(missing_ok=True)
-        self._progress.at(name, 0)
-        self._bad[name] = self._bad.get(name, 0) + 1
-        self._say("damaged", f"{name} arrived damaged: it is fetched again", file=name)
-
-    def _settle(self) -> None:
-        """Wait for the checks and write down what they found. Raises RefusedError for a file that never comes right."""
-        while self._checks:
-            self._checks.pop().result()
-        for name in self._unfinished():
-            if self._at_rest(name):
-                self._check(name)
-        self.store.save(self._known)
-        worst = [name for name, times in self._bad.items() if times >= FETCHES]
-        if worst:
-            raise explain.damaged(worst[0], self.wish.source)
+        self._checks.submit(name, digest)
 
 
 def _difference(before: Model, after: Model) -> str:
