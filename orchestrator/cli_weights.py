@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,9 +12,12 @@ import typer
 from orchestrator import session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
     from orchestrator.engine import Engine
     from orchestrator.profiles import Profile
     from orchestrator.project import Project
+    from orchestrator.pulls import Event
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Name = Annotated[str, typer.Argument(help="A profile of models.toml, or a name that clients send.")]
@@ -42,7 +44,7 @@ def pull(
     """Pull weights into the shared volume, or what is missing of them; goes on where an earlier pull ended."""
     from orchestrator import pulls, view_pull
     from orchestrator.errors import TandemError
-    from orchestrator.weights import Weights, follow
+    from orchestrator.weights import PullError, Weights, follow
 
     whole = session.project(context)
     options = _options(limit_rate, update=update, unhashed=unhashed)
@@ -55,11 +57,11 @@ def pull(
             with closing(view_pull.choose(as_json=as_json, environment_term=os.environ.get("TERM"))) as shown:
                 try:
                     follow(Weights(whole, engine).pull(profile, options), shown.tell)
-                except TandemError as error:
+                except PullError as error:
                     # The next may still come, while nobody watches.
                     faults[profile.name] = str(error)
                     if as_json:
-                        shown.tell(pulls.Event("error", str(error), {"profile": profile.name}))
+                        shown.tell(error.event)
                     elif len(asked) > 1:
                         session.say(f"{profile.name}: {error}")
     except KeyboardInterrupt:
@@ -91,7 +93,8 @@ def _asked(whole: "Project", names: list[str], *, everything: bool) -> "list[Pro
 
     if everything == bool(names):
         raise TandemError(f"Which profiles? --all, or some of: {', '.join(whole.profiles)}")
-    found = list(whole.profiles.values()) if everything else [whole.profile(name) for name in names]
+    named = {profile.name: profile for profile in map(whole.profile, names)}
+    found = list((whole.profiles if everything else named).values())
     for profile in found:
         if profile.local:
             session.say(f"{profile.name}: {profile.model} is a folder here: nothing to pull")
@@ -126,7 +129,7 @@ def verify(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Hash a model's weights again; exit 1 when a file is not as it was pulled."""
     from orchestrator import view_pull
     from orchestrator.errors import TandemError
-    from orchestrator.weights import Weights, follow
+    from orchestrator.weights import Weights
 
     whole = session.project(context)
     profile = whole.profile(name)
@@ -135,7 +138,19 @@ def verify(context: typer.Context, name: Name, as_json: Json = False) -> None:
     engine = session.engine(whole)
     _images(whole, engine, [profile])
     with closing(view_pull.choose(as_json=as_json, environment_term=os.environ.get("TERM"))) as shown:
-        follow(Weights(whole, engine).verify(profile), shown.tell)
+        _tell(Weights(whole, engine).verify(profile), shown.tell, as_json=as_json)
+
+
+def _tell(stream: "Generator[Event, None, None]", tell: "Callable[[Event], None]", *, as_json: bool) -> None:
+    """Tell of each event; for scripts of what it failed with too, which is an error all the same."""
+    from orchestrator.weights import PullError, follow
+
+    try:
+        follow(stream, tell)
+    except PullError as error:
+        if as_json:
+            tell(error.event)
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -151,6 +166,8 @@ def models(context: typer.Context, as_json: Json = False) -> None:
     viewer = _viewer(whole, engine)
     pulled = sorted({profile.model for profile in whole.profiles.values() if profile.pulled})
     seen = Weights(whole, engine).listing(viewer, pulled) if viewer else {}
+    for model in _owned(whole):
+        seen.get("others", {}).pop(model, None)
     sizes = {p.name: _bytes_in(whole.folder / p.model) for p in whole.profiles.values() if p.local}
     rows = inventory_models.rows(whole.profiles.values(), seen, engine.containers(), sizes)
     if as_json:
@@ -172,6 +189,16 @@ def _bytes_in(folder: Path) -> int:
     return total
 
 
+def _owned(whole: "Project") -> dict[str, str]:
+    """Name the folders of the user's own that lie where models are pulled to, as org/name, each with its profile."""
+    place = whole.settings.get("TANDEM_MODELS")
+    if not place.startswith("/"):
+        return {}
+    root = Path(place).resolve()
+    folders = {(whole.folder / p.model).resolve(): p.name for p in whole.profiles.values() if p.local}
+    return {str(path.relative_to(root)): name for path, name in folders.items() if path.is_relative_to(root)}
+
+
 def _viewer(whole: "Project", engine: "Engine") -> "Profile | None":
     """Find a profile whose image is here, to look into the volume with."""
     engine.check()
@@ -188,13 +215,13 @@ def remove(
     """Remove a model's weights from the shared volume; refuses while a server uses them."""
     from orchestrator import inventory_models
     from orchestrator.errors import TandemError
-    from orchestrator.weights import Weights, follow
+    from orchestrator.weights import Weights
 
     whole = session.project(context)
     engine = session.engine(whole)
-    model = inventory_models.removable(name, whole.profiles, engine.containers())
+    model = inventory_models.removable(name, whole.profiles, engine.containers(), _owned(whole))
     viewer = _viewer(whole, engine)
     if viewer is None:
         raise TandemError("no image is here to look into the volume with: python -m orchestrator build")
     stream = Weights(whole, engine).remove(viewer, model)
-    follow(stream, lambda event: print(event.json if as_json else event.text, file=sys.stdout))
+    _tell(stream, lambda event: print(event.json if as_json else event.text), as_json=as_json)

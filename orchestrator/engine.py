@@ -238,6 +238,7 @@ class Engine:
                 argv,
                 cwd=self.folder,
                 env=self.environment,
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -298,6 +299,7 @@ def _last(text: str) -> str:
 def _container(details: dict[str, Any]) -> Container:
     state, labels = details["State"], details["Config"]["Labels"]
     gpus = labels.get("tandem.gpus", "")
+    argv = details["Config"].get("Cmd") or []
     return Container(
         service=labels["com.docker.compose.service"],
         name=details["Name"].lstrip("/"),
@@ -310,4 +312,5 @@ def _container(details: dict[str, Any]) -> Container:
         config_hash=labels.get("com.docker.compose.config-hash", ""),
         oom_killed=state["OOMKilled"],
         restarts_itself=details["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no"),
+        serves=str(argv[2]) if argv[:2] == ["vllm", "serve"] and len(argv) > 2 else "",
     )

@@ -14,6 +14,9 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          "'sudo nvidia-ctk runtime configure' and restart Docker. Without: 'python -m orchestrator up demo'"),
         (r"(?:port is already allocated|address already in use)",
          "the port is taken. Set TANDEM_PORT in .env to a free one, or stop what holds it ('ss -ltnp' shows it)"),
+        (r"bind source path does not exist: \S*(?:\.crt|\.pem|certificates)\S*$",
+         "the file of certificate authorities is not there: 'sudo apt-get install ca-certificates', or set "
+         "TANDEM_CA_BUNDLE in .env"),
         (r"bind source path does not exist", "the model's folder is not there; see `model` in models.toml"),
         (r"Conflict\. The container name",
          "another container has this name: 'docker rm -f' it, or set COMPOSE_PROJECT_NAME in .env"),

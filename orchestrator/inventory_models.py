@@ -8,6 +8,7 @@ from orchestrator.bundle.meter import amount
 from orchestrator.errors import TandemError
 from orchestrator.inventory import age
 from orchestrator.profiles import Profile
+from orchestrator.render.serve import folder
 from orchestrator.rules import MODEL_ID
 from orchestrator.states import Container
 
@@ -20,7 +21,8 @@ _REVISION = 3
 class Row:
     """A profile and its model's weights: state as care.listed names it, or folder, or by-id; sizes in bytes.
 
-    total and used (Unix seconds) are None when they are not known; serving: a server has it now.
+    total and used (Unix seconds) are None when they are not known; serving: a server has it now; aside: bytes of an
+    update that is not whole.
     """
 
     profile: str
@@ -33,6 +35,7 @@ class Row:
     resolved: str | None
     used: float | None
     serving: bool
+    aside: int = 0
 
     def json(self) -> dict[str, Any]:
         """The row for scripts."""
@@ -65,10 +68,18 @@ def rows(
                 revision="" if profile.local else there.get("revision") or profile.branch,
                 resolved=there.get("resolved"),
                 used=there.get("used"),
-                serving=container is not None and container.alive,
+                aside=there.get("aside", 0),
+                serving=_serves(container, profile),
             )
         )
     return found
+
+
+def _serves(container: Container | None, profile: Profile) -> bool:
+    """Whether a server has a profile's model now, and not another that the profile named before."""
+    if container is None or not container.alive:
+        return False
+    return container.serves in ("", folder(profile))
 
 
 def _is_what(profile: Profile, there: Mapping[str, Any]) -> bool:
@@ -88,7 +99,7 @@ def table(found: Iterable[Row], seen: Mapping[str, Any], now: float) -> str:
         "  ".join(f"{_cut(cell, width):{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in (head, *cells)
     ]
-    others = [f"  {name} ({amount(row['bytes'])})" for name, row in seen.get("others", {}).items()]
+    others = [f"  {name} ({amount(row['bytes'] + row['aside'])})" for name, row in seen.get("others", {}).items()]
     if others:
         lines += ["", "in the volume and in no profile:", *others]
     if seen.get("free") is not None:
@@ -108,7 +119,7 @@ def _size(row: Row) -> str:
 def _state(row: Row) -> str:
     if row.state in ("partial", "pulling") and row.total:
         return f"{row.state} {min(99, 100 * (row.bytes or 0) // row.total)}%"
-    return row.state
+    return f"{row.state}, {amount(row.aside)} aside" if row.aside else row.state
 
 
 def _revision(row: Row) -> str:
@@ -124,8 +135,13 @@ def _used(row: Row, now: float) -> str:
     return f"{age(now - row.used)} ago" if now - row.used >= 60 else "just now"
 
 
-def removable(name: str, profiles: Mapping[str, Profile], containers: Mapping[str, Container]) -> str:
-    """Name the model that is meant. Raises TandemError when it is not ours to remove, or when a server has it."""
+def removable(
+    name: str, profiles: Mapping[str, Profile], containers: Mapping[str, Container], owned: Mapping[str, str]
+) -> str:
+    """Name the model that is meant. Raises TandemError when it is not ours to remove, or when a server has it.
+
+    owned gives the profile of each folder of the user's own that lies where models are pulled to, as org/name.
+    """
     named = next((p for p in profiles.values() if name == p.name or name in p.names), None)
     if named is not None and named.local:
         raise TandemError(f"{named.name}: {named.model} is a folder of yours; nothing of it is removed")
@@ -134,11 +150,11 @@ def removable(name: str, profiles: Mapping[str, Profile], containers: Mapping[st
     if named is None and not MODEL_ID.fullmatch(name):
         raise TandemError(f"{name}: should be the org/name of a model, or a profile: {', '.join(profiles)}")
     model = named.model if named else name
-    serving = [
-        profile.name
-        for profile in profiles.values()
-        if profile.model == model and (container := containers.get(profile.name)) is not None and container.alive
-    ]
-    if serving:
-        raise TandemError(f"{model} is served by {serving[0]}: python -m orchestrator down {serving[0]}")
+    if model in owned:
+        raise TandemError(f"{model} is the folder of {owned[model]}, and yours; nothing of it is removed")
+    # What runs, and not what models.toml says by now.
+    for container in containers.values():
+        if container.alive and container.serves == f"/models/{model}":
+            service = container.service
+            raise TandemError(f"{model} is served by {service}: python -m orchestrator down {service}")
     return model

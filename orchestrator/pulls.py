@@ -9,7 +9,7 @@ from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
 
 # What nobody needs to read who sees the progress.
-_SMALL = frozenset({"file", "listing"})
+_SMALL = frozenset({"file"})
 
 
 @dataclass(frozen=True)

@@ -194,4 +194,20 @@ def clashes(profiles: list[Profile]) -> list[Problem]:
             if owner.setdefault(name, profile.name) != profile.name:
                 fact = f"the name {show(name)} already belongs to models.{owner[name]}"
                 problems.append(Problem(("models", profile.name), fact))
+    return [*problems, *_two_of_one_model(profiles)]
+
+
+def _two_of_one_model(profiles: list[Profile]) -> list[Problem]:
+    """Say which profiles want another revision of a model than one before them: there is one place for it."""
+    first: dict[str, Profile] = {}
+    problems = []
+    for profile in profiles:
+        if profile.pulled and MODEL_ID.fullmatch(profile.model) and profile.model != "org/name":
+            other = first.setdefault(profile.model, profile)
+            if (other.source, other.branch) != (profile.source, profile.branch):
+                fact = (
+                    f"{profile.model} is pulled from {profile.source} at {profile.branch}, and by models.{other.name} "
+                    f"from {other.source} at {other.branch}; there is one place for it"
+                )
+                problems.append(Problem(("models", profile.name), fact))
     return problems

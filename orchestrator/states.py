@@ -27,6 +27,8 @@ class Container:
     config_hash: str = ""
     oom_killed: bool = False
     restarts_itself: bool = True
+    # What its `vllm serve` was given: a folder in the container, or an id; "" where it runs something else.
+    serves: str = ""
 
     @property
     def state(self) -> State:

@@ -103,7 +103,10 @@ class Storage:
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             raise TandemError(f"the weights of {model} cannot be looked at: {said[-1]}")
-        return dict(json.loads(done.stdout))
+        try:
+            return dict(json.loads(done.stdout))
+        except (ValueError, TypeError):
+            raise TandemError(f"the weights of {model} cannot be looked at: {image} says something else") from None
 
     def summary_here(self, model: str) -> dict[str, Any]:
         """The same for weights in a folder, from here. Raises OSError where this user may not."""

@@ -3,12 +3,13 @@
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from orchestrator import commands
+from orchestrator import commands, failures
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
@@ -16,8 +17,21 @@ from orchestrator.project import Project
 from orchestrator.pulls import Event, event, wish
 from orchestrator.settings import TOKENS
 
+KILLED = "its container was ended from outside ({code}). Run it again, and it goes on: what was fetched is kept"
+# What Python and pull.py's own argparse say where the program is another than this Tandem's.
+_OTHER_PROGRAM = re.compile(
+    r"can't open file .*pull\.py|invalid choice: |unrecognized arguments: |tandem: could not pull"
+)
 OLD_IMAGE = "the image is older than this Tandem and knows no such thing: python -m orchestrator build {name}"
 _NUMBERS = itertools.count(1)
+
+
+class PullError(TandemError):
+    """What a pull, or a look at weights, failed with; event is all that was said of it."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event.text)
+        self.event = event
 
 
 class Weights:
@@ -46,6 +60,7 @@ class Weights:
 
     def listing(self, profile: Profile, models: Sequence[str]) -> dict[str, Any]:
         """Look at what is there, with a profile's image: `models`, `others` and `free` as care.listed gives them."""
+        self._check_place()
         done = self._engine.run(self._argv(profile, self._name(profile), ["list", *models]), check=False)
         try:
             return dict(json.loads(done.stdout).items())
@@ -66,8 +81,9 @@ class Weights:
     ) -> Generator[Event, None, None]:
         container = self._name(profile)
         said: list[str] = []
-        error: str | None = None
+        error: Event | None = None
         code = ""
+        self._check_place()
         try:
             with closing(self._engine.stream(self._argv(profile, container, words, alone=alone), given)) as lines:
                 for line in lines:
@@ -77,15 +93,26 @@ class Weights:
                     if found is None:
                         said.append(line)
                     elif found.kind == "error":
-                        error = found.text
+                        error = found
                     else:
                         yield found
         finally:
             if code == "":
                 # Compose leaves the container behind when it is told to end.
                 self._engine.discard(container)
-        if code != "=0" or error is not None:
-            raise TandemError(error or _unsaid(profile, said[:-1]))
+        if error is not None:
+            raise PullError(error)
+        if code != "=0":
+            raise PullError(Event("error", _unsaid(profile, said[:-1], code.removeprefix("=")), {}))
+
+    def _check_place(self) -> None:
+        """Docker would make a folder that is not there, as one that only root may write to."""
+        place = self._project.settings.get("TANDEM_MODELS")
+        if place.startswith("/") and not Path(place).is_dir():
+            raise TandemError(
+                f"TANDEM_MODELS: the folder {place} is not there. Make it for user 1000, which pulls: "
+                f"sudo install -d -o 1000 -g 1000 {place}"
+            )
 
     def _token(self, profile: Profile) -> str | None:
         """Read the hub's token; it goes to the container by its standard input, where nobody else sees it."""
@@ -109,8 +136,13 @@ def follow(events: Generator[Event, None, None], tell: Callable[[Event], None]) 
             tell(each)
 
 
-def _unsaid(profile: Profile, said: list[str]) -> str:
-    lines = [line for line in said if line.strip()] or ["it said nothing"]
-    if any("pull.py" in line or "could not pull" in line for line in lines):
+def _unsaid(profile: Profile, said: list[str], code: str) -> str:
+    """Say why a run failed that did not say so itself."""
+    lines = [line for line in said if line.strip()]
+    if any(map(_OTHER_PROGRAM.search, lines)):
         return OLD_IMAGE.format(name=profile.name)
-    return lines[-1]
+    if lines:
+        return failures.cause(lines)
+    # By a signal, or with Docker itself.
+    ended = code == "" or int(code) > 128
+    return KILLED.format(code=f"exit code {code}" if code else "no exit code") if ended else f"it said nothing ({code})"

@@ -65,8 +65,10 @@ def _gpu(gpu: Gpu, memory: Memory) -> list[str]:
     lines = _line(f"GPU {gpu.index}", f"{gpu.name}, {gib(gpu.total)}, {gib(gpu.free)} free{after}")
     for process in gpu.processes:
         lines += _line("", _process(process))
-    if gpu.used > 1 << 30 and not gpu.processes:
-        lines += _line("", f"{gib(gpu.used)} are held, and the driver does not say by whom")
+    unnamed = gpu.used - sum(process.used or 0 for process in gpu.processes)
+    if unnamed > 1 << 30 and all(process.used is not None for process in gpu.processes):
+        more = "more " if gpu.processes else ""
+        lines += _line("", f"{gib(unnamed)} {more}are held, and the driver does not say by whom: a display, say")
     return lines
 
 

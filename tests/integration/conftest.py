@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,19 @@ def seal(folder, model):
 BUILD_SECONDS = 2400
 # The router is on this machine, whatever proxy the machine uses.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+# Commands that tests started and may have left when they failed.
+STARTED: "list[subprocess.Popen[str]]" = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    yield
+    while STARTED:
+        left = STARTED.pop()
+        left.terminate()
+        left.communicate(timeout=60)
 
 
 class Stack(Checkout):

@@ -113,7 +113,8 @@ def reported(made: Stack, name: str) -> Reported:
     return Reported(int(tokens.replace(",", "")), float(requests), json.loads(planned.stdout)["fit"])
 
 
-@pytest.mark.parametrize("name", ["mixed-windows", "experts", "latent"])
+# Each is a whole start of vLLM; one that the unit tests hold against a figure as well waits for -m slow.
+@pytest.mark.parametrize("name", ["mixed-windows", "experts", pytest.param("latent", marks=pytest.mark.slow)])
 def test_plan_says_of_the_kv_cache_what_vllm_reports(shapes: Stack, name: str) -> None:
     found = reported(shapes, name)
     # No weights are there to be read, so that is said; the cache is known all the same.

@@ -54,7 +54,7 @@ def test_an_event_is_read_and_told_again_as_it_was() -> None:
     assert found.json == line
 
 
-@pytest.mark.parametrize(("kind", "small"), [("file", True), ("listing", True), ("progress", False), ("error", False)])
+@pytest.mark.parametrize(("kind", "small"), [("file", True), ("listing", False), ("progress", False), ("error", False)])
 def test_what_progress_tells_as_well_is_small(kind: str, small: bool) -> None:
     assert Event(kind, "", {}).small is small
 
@@ -102,6 +102,7 @@ def test_a_row_tells_what_was_seen() -> None:
     assert row(seen=there(used=5.0)).json() == {
         "profile": "qwen-14b", "model": QWEN, "source": "modelscope", "state": "complete", "bytes": 29_600_000_000,
         "total": 29_600_000_000, "revision": "master", "resolved": COMMIT, "used": 5.0, "serving": False,
+        "aside": 0,
     }  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def test_the_table_fits_into_80_columns() -> None:
             "a/c": there(state="partial", bytes=29_599_999_999),
             "a/d": there(state="missing", bytes=0, total=None, revision=None, resolved=None),
         },
-        "others": {f"organisation/model-{number}": {"bytes": 5_000_000_000} for number in range(6)},
+        "others": {f"organisation/model-{number}": {"bytes": 5_000_000_000, "aside": 0} for number in range(6)},
         "free": 100_000_000_000,
     }
     running = {"qwen-32b-awq": container("qwen-32b-awq")}
@@ -202,7 +203,7 @@ LISTED = {
     ("name", "model"), [("qwen-14b", QWEN), ("gpt", QWEN), (QWEN, QWEN), ("org/other", "org/other")]
 )
 def test_a_model_is_named_by_a_profile_or_by_itself(name: str, model: str) -> None:
-    assert inventory_models.removable(name, LISTED, {}) == model
+    assert inventory_models.removable(name, LISTED, {}, {}) == model
 
 
 @pytest.mark.parametrize(
@@ -219,18 +220,45 @@ def test_a_model_is_named_by_a_profile_or_by_itself(name: str, model: str) -> No
 )
 def test_what_is_not_ours_to_remove_is_refused(name: str, fault: str) -> None:
     with pytest.raises(TandemError) as caught:
-        inventory_models.removable(name, LISTED, {})
+        inventory_models.removable(name, LISTED, {}, {})
     assert str(caught.value) == fault
 
 
 @pytest.mark.parametrize("name", ["qwen-14b", "gpt", QWEN])
 def test_a_model_is_not_removed_while_any_profile_serves_it(name: str) -> None:
     listed = LISTED | {"second": profile(name="second")}
-    running = {"second": container("second", "running", "starting")}
+    serves = f"/models/{QWEN}"
+    running = {"second": container("second", "running", "starting", serves=serves)}
     with pytest.raises(TandemError) as caught:
-        inventory_models.removable(name, listed, running)
+        inventory_models.removable(name, listed, running, {})
     assert str(caught.value) == f"{QWEN} is served by second: python -m orchestrator down second"
-    assert inventory_models.removable(name, listed, {"second": container("second", "exited")}) == QWEN
+    gone = {"second": container("second", "exited", serves=serves)}
+    assert inventory_models.removable(name, listed, gone, {}) == QWEN
+    # What models.toml says by now does not count: this one was started when it said something else.
+    other = {
+        "qwen-14b": container("qwen-14b", serves="/models/a/other"),
+        "old": container("old", serves="/models/a/old"),
+    }
+    assert inventory_models.removable(name, listed, other, {}) == QWEN
+    with pytest.raises(TandemError, match=r"^a/old is served by old: "):
+        inventory_models.removable("a/old", listed, other, {})
+
+
+def test_a_folder_of_the_user_s_own_is_not_removed_where_models_are_pulled_to_either() -> None:
+    with pytest.raises(TandemError) as caught:
+        inventory_models.removable("Mine/own", LISTED, {}, {"Mine/own": "own"})
+    assert str(caught.value) == "Mine/own is the folder of own, and yours; nothing of it is removed"
+
+
+def test_a_server_that_was_started_with_another_model_does_not_serve_this_one() -> None:
+    running = {"qwen-14b": container("qwen-14b", serves="/models/a/other")}
+    (found,) = inventory_models.rows([profile()], there(), running, {})
+    assert not found.serving
+
+
+def test_an_update_that_is_not_whole_is_told_beside_the_model_that_is() -> None:
+    found = row(seen=there(aside=3_000_000))
+    assert "complete, 3.0 MB aside" in inventory_models.table([found], {}, 0.0)
 
 
 def test_rows_are_json() -> None:

@@ -60,7 +60,7 @@ def test_what_happens_is_a_line_at_once_and_what_progress_tells_is_none(capsys: 
         (11.9, progress("too soon")),
         (12, progress("10 s after the last line")),
         (13, Event("complete", "complete", {})),
-    ) == ["begins", "the line broke", "10 s after the last line", "complete"]
+    ) == ["asking", "begins", "the line broke", "10 s after the last line", "complete"]
 
 
 def test_events_are_json_lines_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from orchestrator import weights
 from orchestrator.errors import TandemError
 from orchestrator.pulls import Event
-from orchestrator.weights import Weights
+from orchestrator.weights import KILLED, Weights
 from tests.unit.values import profile, project
 
 TARGET = profile()
@@ -119,11 +119,15 @@ def test_an_error_that_ends_well_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("says", "error"),
     [
-        (["=137"], "it said nothing"),
-        (["", " ", "=1"], "it said nothing"),
+        (["=137"], KILLED.format(code="exit code 137")),
+        (["", " ", "=1"], "it said nothing (1)"),
         (["one", "two", "", "=1"], "two"),
         (["Error response from daemon: No such image: tandem/vllm:0.32.0-cu130", "=1"],
-         "Error response from daemon: No such image: tandem/vllm:0.32.0-cu130"),
+         "Error response from daemon: No such image: tandem/vllm:0.32.0-cu130\n"
+         "  the image is missing: 'python -m orchestrator build'."),
+        # Its own program, with a fault of its own.
+        (["Traceback (most recent call last):", '  File "/opt/tandem/pull.py", line 1', "ValueError: odd", "=1"],
+         "ValueError: odd"),
         # As pull.py was before: it took "pull" for a model, and "--events" for a revision.
         (["tandem: pulling pull (--events)", "tandem: could not pull pull (--events): HTTPError: 404", "=1"], OLD),
         (["usage: pull.py [-h] {pull,list} ...", "pull.py: error: unrecognized arguments: --new", "=2"], OLD),

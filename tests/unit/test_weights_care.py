@@ -41,7 +41,7 @@ def removed(store: Store, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict
 def test_a_model_that_is_not_there_is_missing(store: Store) -> None:
     assert row(store) == {
         "state": "missing", "bytes": 0, "total": None, "source": None, "revision": None, "resolved": None,
-        "pulled": None, "used": None,
+        "pulled": None, "used": None, "aside": 0,
     }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_a_whole_model_is_complete_with_what_is_known_of_it(store: Store) -> Non
     store.touch()
     assert row(store) == {
         "state": "complete", "bytes": SIZE, "total": SIZE, "source": "modelscope", "revision": "master",
-        "resolved": COMMIT, "pulled": model.pulled, "used": store.used(),
+        "resolved": COMMIT, "pulled": model.pulled, "used": store.used(), "aside": 0,
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Looks after the weights that are there: lists them, hashes them again, removes them."""
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,9 +39,10 @@ def _row(store: Store) -> dict[str, Any]:
     whole, state = store.whole(), store.state()
     known = whole or state
     size = known.size if known else 0
-    have = size
+    have, aside = size, 0
     if whole is not None:
         word = "complete"
+        aside = bytes_in(store.aside)
     elif state is not None:
         word = "pulling" if store.busy else "partial"
         have = sum(store.present(name, file) for name, file in state.files.items())
@@ -50,6 +52,7 @@ def _row(store: Store) -> dict[str, Any]:
     return {
         "state": word,
         "bytes": have,
+        "aside": aside,
         "total": size or None,
         "source": known.source if known else None,
         "revision": known.revision if known else None,
@@ -116,6 +119,8 @@ def _damaged(store: Store, model: manifest.Model, teller: Teller, clock: Callabl
         file = replace(model.files[name], sha256=model.checked[name])
         try:
             return hashes.sha256(store.final / name, file, tell) is not None
+        except PermissionError:
+            raise  # whose file it is says nothing of what is in it
         except OSError:
             return False  # what the disk cannot read is as good as gone
 
@@ -129,7 +134,7 @@ def remove(store: Store, teller: Teller) -> int:
         if not idle:
             teller.say("error", f"a pull of {store.model} is under way: stop it first")
             return 1
-        if not store.final.exists() and not store.aside.exists():
+        if not any(map(os.path.lexists, (store.final, store.aside))):
             teller.say("error", f"{store.model} is not there")
             return 1
         freed = store.remove()

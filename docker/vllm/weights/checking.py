@@ -104,6 +104,8 @@ class Checks:
 
         try:
             digest = hashes.sha256(self._store.aside / name, self._known.files[name], tell)
+        except PermissionError:
+            raise  # whose file it is says nothing of what is in it
         except OSError:
             digest = None  # what the disk cannot read is as good as gone
         if digest is not None:

@@ -30,6 +30,7 @@ _LINE = {
     "ReadTimeout", "Timeout", "TimeoutException", "NetworkException", "TransportError", "ProtocolError", "SSLError",
     "ChunkedEncodingError", "IncompleteRead", "TimeoutError", "RemoteProtocolError",
 }  # fmt: skip
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 _NOT_A_HUB = {"JSONDecodeError", "AttributeError", "KeyError", "TypeError", "ValueError", "IndexError"}
 
 
@@ -59,7 +60,7 @@ def _status(error: BaseException) -> int | None:
 
 def _errno(error: BaseException) -> int | None:
     found = [cause.errno for cause in causes(error) if isinstance(cause, OSError) and cause.errno is not None]
-    telling = [number for number in found if number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)]
+    telling = [number for number in found if number in _OF_THE_DISK]
     return telling[0] if telling else None
 
 

@@ -13,8 +13,9 @@ from weights.manifest import Model
 from weights.meter import Every, Limit, Progress, Teller, Ticker, amount, percent, words
 from weights.store import Store, flush, partial
 
-# A line that breaks is tried again as long as something comes; after so many tries in which nothing did, it is down.
-TRIES = 2
+# A line that breaks is tried again as long as something comes, and so often, with so many seconds in between, when
+# nothing does. Each try is some five of the client's own; a router may take minutes to start.
+PAUSES = (5.0, 15.0, 45.0, 120.0)
 # Between two times that what came is written to the disk for good.
 SECONDS = 5.0
 
@@ -36,7 +37,7 @@ class Pull:
 
     def __init__(
         self, wish: Wish, store: Store, teller: Teller, connect: Callable[[], Hub], limit: Limit,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, pause: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """Connect opens the hub's client; it is called when the hub is really needed."""
         self.wish = wish
@@ -44,6 +45,7 @@ class Pull:
         self.teller = teller
         self.limit = limit
         self.clock = clock
+        self.pause = pause
         self._connect = connect
         self._hub: Hub | None = None
         self._progress = Progress({}, {}, clock)
@@ -74,6 +76,12 @@ class Pull:
             self._run(now)
 
     def _run(self, now: Callable[[], str]) -> None:
+        wrong = self.store.misplaced()
+        if wrong:
+            raise RefusedError(
+                f"{wrong} is where {self.wish.model} belongs, in the place of the weights (TANDEM_MODELS), and a pull "
+                'needs a folder there. Move the model itself there, or name where it is: model = "/its/path"'
+            )
         if self.store.finished():
             self.store.swap()
         self.store.sweep()
@@ -123,8 +131,8 @@ class Pull:
         except Exception as error:
             if self.wish.update:
                 raise
-            why = explain.explain(error, self.wish.source, self.wish.model, self.wish.revision)
-            self._say("warning", f"whether {self.wish.model} has changed upstream is not known: {why}")
+            hub, why = explain.NAMES[self.wish.source], explain.reason(error)
+            self._say("warning", f"whether {self.wish.model} has changed on {hub} is not known: {why}")
             return None
         if found.files == there.files:
             return None
@@ -202,7 +210,8 @@ class Pull:
                 except Exception as error:  # noqa: BLE001 (the clients raise errors of many libraries)
                     idle = 0 if self._progress.bytes > before else idle + 1
                     self._checks.settle()
-                    self._again(error, last=idle >= TRIES)
+                    self._again(error, last=idle > len(PAUSES))
+                    self.pause(PAUSES[idle - 1] if idle else 0)
                     continue
                 self._checks.settle()
                 if self._checks.unfinished() == missing and self._checks.bad == bad:

@@ -81,6 +81,12 @@ class Store:
         """Say how many bytes the volume has room for."""
         return shutil.disk_usage(self.root).free
 
+    def misplaced(self) -> str | None:
+        """Say what is in the model's place and is no folder; None where nothing else is."""
+        if self.final.is_symlink():
+            return "a link"
+        return "a file" if self.final.exists() and not self.final.is_dir() else None
+
     def adopt(self, listed: Model) -> None:
         """Take what is here into the pull: a folder without a manifest whole, of another revision what agrees.
 
@@ -107,8 +113,11 @@ class Store:
             name = str(path.relative_to(self.final))
             if path.is_file() and name not in there.files and manifest.unsafe(name) is None:
                 (self.aside / name).parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileExistsError):
-                    os.link(path, self.aside / name)
+                if not (self.aside / name).exists():
+                    try:
+                        os.link(path, self.aside / name)
+                    except OSError:  # another user's, or a disk that knows no second name
+                        shutil.copyfile(path, self.aside / name)
 
     def set_aside(self) -> None:
         """Move a model that is not whole to where nothing is served from."""
@@ -141,7 +150,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what had the name before, also where a publishing was interrupted after its last step but this."""
-        shutil.rmtree(self.old, ignore_errors=True)
+        discard(self.old)
 
     def forget(self, names: Iterable[str]) -> None:
         """Remove files of the pull that the model no longer has, and what was fetched of them."""
@@ -159,8 +168,7 @@ class Store:
         # The manifest first: half a removal is no model.
         (self.final / manifest.NAME).unlink(missing_ok=True)
         for folder in (self.final, self.aside, self.old):
-            if folder.exists():
-                shutil.rmtree(folder)
+            discard(folder)
         self._used.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.final.parent.rmdir()
@@ -182,6 +190,14 @@ class Store:
 def partial(path: Path) -> Path:
     """Name the file that holds the first part of another: ModelScope's client calls it so, and so do we."""
     return path.with_name(path.name + ".incomplete")
+
+
+def discard(path: Path) -> None:
+    """Remove a folder with all that is in it, or what is in its place."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def bytes_in(folder: Path) -> int:
