@@ -1,5 +1,6 @@
 """pull, verify and models: what is asked for, what is refused before Docker is, and what is shown."""
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from orchestrator import cli_weights, pulls
 from orchestrator.errors import TandemError
+from orchestrator.pulls import Event
+from orchestrator.weights import PullError
 from tests.unit.test_main import folder, tandem
 from tests.unit.values import profile, project
 
@@ -105,3 +108,29 @@ def test_a_token_file_that_is_not_there_is_caught_by_check(folder: Path, name: s
     assert done.stderr == (
         f'error: {name}: should be the whole path of a file that is there, beginning with /, got "/no/such/file"\n'
     )
+
+
+def test_what_a_script_asked_for_and_failed_is_an_event_and_an_error() -> None:
+    def events() -> Generator[Event, None, None]:
+        yield Event("progress", "checking", {})
+        raise PullError(Event("error", "a/b is damaged: x", {"files": ["x"]}))
+
+    for as_json, kinds in ((True, ["progress", "error"]), (False, ["progress"])):
+        told: list[Event] = []
+        with pytest.raises(PullError, match=r"^a/b is damaged: x$"):
+            cli_weights._tell(events(), told.append, as_json=as_json)
+        assert [event.kind for event in told] == kinds
+
+
+def test_folders_of_the_user_s_own_are_known_where_models_are_pulled_to(tmp_path: Path) -> None:
+    mine, link = profile(model=str(tmp_path / "weights/Mine/own")), profile(name="by-link", model="./link")
+    (tmp_path / "weights/Mine/own").mkdir(parents=True)
+    (tmp_path / "weights/Mine/other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "weights/Mine/other")
+    elsewhere = profile(name="elsewhere", model=str(tmp_path / "elsewhere"))
+    for place, owned in (
+        (str(tmp_path / "weights"), {"Mine/own": "qwen-14b", "Mine/other": "by-link"}),
+        ("models", {}),
+    ):
+        whole = project(mine, link, elsewhere, folder=tmp_path, values={"TANDEM_MODELS": place})
+        assert cli_weights._owned(whole) == owned
