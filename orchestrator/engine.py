@@ -195,11 +195,17 @@ class Engine:
 
     @expected
     def discard(self, container: str) -> None:
-        """Remove one container by its name, running or not; one that is not there is removed."""
-        from docker.errors import NotFound
+        """Remove one container by its name, running or not, and return when it is gone."""
+        from docker.errors import APIError, NotFound
 
         with suppress(NotFound):
-            self.client.api.remove_container(container, force=True)
+            try:
+                self.client.api.remove_container(container, force=True)
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+                # Whoever ran it with --rm removes it at this moment.
+                self.client.api.wait(container, timeout=TIMEOUT, condition="removed")
 
     @expected
     def restarts(self, service: str, policy: "Literal['no', 'unless-stopped']") -> None:

@@ -132,7 +132,7 @@ def test_a_daemon_that_is_stopped_is_started_and_nothing_is_installed(machine: M
 
 def test_a_daemon_that_was_killed_is_started_though_its_number_is_another_s_now(machine: Machine) -> None:
     files = "/var/run/docker.pid /var/run/docker/containerd/containerd.pid"
-    numbers = machine.run(f"cat {files}").stdout.split()
+    numbers = machine.run(f'for file in {files}; do echo "$(cat $file)"; done').stdout.split()
     assert len(numbers) == 2
     # The kernel ends containerd with its dockerd, so one of the two may be gone before its own turn.
     machine.run(f"kill -9 {' '.join(numbers)}")

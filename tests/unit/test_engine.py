@@ -5,6 +5,7 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,7 +81,14 @@ class Containers:
     def remove_container(self, container: str, *, force: bool) -> None:
         if container == "gone":
             raise NotFound("No such container")
+        if container == "going":
+            raise APIError("removal is already in progress", response=SimpleNamespace(status_code=409))  # type: ignore[arg-type]
         self.removed.append((container, force))
+
+    def wait(self, container: str, *, timeout: int, condition: str) -> None:
+        assert timeout > 0
+        assert condition == "removed"
+        self.removed.append((container, False))
 
 
 class Having(Engine):
@@ -106,6 +114,12 @@ def test_one_container_is_discarded_by_its_name_and_one_that_is_gone_is_no_error
     engine.discard("tandem-pull-qwen-14b-7-1")
     engine.discard("gone")
     assert engine.having.removed == [("tandem-pull-qwen-14b-7-1", True)]
+
+
+def test_one_that_another_removes_at_this_moment_is_waited_for() -> None:
+    engine = Having()
+    engine.discard("going")
+    assert engine.having.removed == [("going", False)]
 
 
 def ran(tmp_path: Path) -> Engine:
