@@ -401,6 +401,7 @@ def test_a_model_that_needs_a_token(pulling: Stack, empty: Hub) -> None:
         seen += pulling.run(["docker", "top", idents[0], "-eo", "args"]).stdout
         seen += pulling.run(["ps", "-eo", "args"]).stdout
         seen += pulling.run(["docker", "logs", idents[0]]).stdout
+        seen += pulling.compose("--profile", "*", "config", MODELSCOPE_API_TOKEN=token).stdout
         assert "pull.py" in seen
         assert token not in seen
         out, said = started.communicate(timeout=60)
@@ -473,6 +474,16 @@ def test_models_are_listed_and_removed(pulling: Stack, empty: Hub) -> None:
         "mine: ./docker/demo/model is a folder of yours; nothing of it is removed"
     )
     assert (pulling.folder / "docker/demo/model/config.json").is_file()
+
+
+def test_a_volume_that_is_not_there_yet_is_made_and_filled(pulling: Stack, empty: Hub) -> None:
+    empty.make("Tandem/two", model=MEGABYTE)
+    volume = {"TANDEM_MODELS": "models"}
+    pulled(pulling, "two", **volume)
+    assert pulling.tandem("verify", "two", **volume).returncode == 0
+    rows = {r["profile"]: r["state"] for r in json.loads(pulling.tandem("models", "--json", **volume).stdout)["models"]}
+    assert (rows["two"], rows["small"]) == ("complete", "missing")
+    assert pulling.tandem("models", "remove", "two", **volume).returncode == 0
 
 
 def test_a_folder_that_the_user_has_already_is_taken_after_a_check(pulling: Stack, empty: Hub) -> None:
