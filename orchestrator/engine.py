@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from orchestrator.errors import TandemError
-from orchestrator.states import Container
+from orchestrator.states import Container, inspected
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -121,7 +121,7 @@ class Engine:
         listed = self.client.api.containers(all=True, filters={"label": label})
         # Pulls and the like that a command runs beside what is up are no part of that.
         found = [entry for entry in listed if "tandem.alone" not in entry["Labels"]]
-        containers = [_container(details) for entry in found if (details := self._inspect(entry["Id"]))]
+        containers = [inspected(details) for entry in found if (details := self._inspect(entry["Id"]))]
         # A pull may have left an older container; of several, the one that runs is the one that counts.
         containers.sort(key=lambda container: container.alive)
         return {container.service: container for container in containers}
@@ -300,23 +300,3 @@ def _first(text: str) -> str:
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
-
-
-def _container(details: dict[str, Any]) -> Container:
-    state, labels = details["State"], details["Config"]["Labels"]
-    gpus = labels.get("tandem.gpus", "")
-    argv = details["Config"].get("Cmd") or []
-    return Container(
-        service=labels["com.docker.compose.service"],
-        name=details["Name"].lstrip("/"),
-        status=state["Status"],
-        health=(state.get("Health") or {}).get("Status", ""),
-        exit_code=state["ExitCode"],
-        restarts=details["RestartCount"],
-        started_at="" if state["StartedAt"].startswith("0001-") else state["StartedAt"],
-        gpus=tuple(int(gpu) for gpu in gpus.split(",") if gpu),
-        config_hash=labels.get("com.docker.compose.config-hash", ""),
-        oom_killed=state["OOMKilled"],
-        restarts_itself=details["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no"),
-        serves=str(argv[2]) if argv[:2] == ["vllm", "serve"] and len(argv) > 2 else "",
-    )

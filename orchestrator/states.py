@@ -1,7 +1,7 @@
 """What is running, as values: containers as Docker reports them, and the state that each one's profile is in. Pure."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
 
@@ -47,6 +47,27 @@ class Container:
     def alive(self) -> bool:
         """Whether a process of it may hold its GPUs."""
         return self.status in ("running", "restarting", "paused", "removing")
+
+
+def inspected(details: dict[str, Any]) -> Container:
+    """Read what the Engine says of a container that Compose made."""
+    state, labels = details["State"], details["Config"]["Labels"]
+    gpus = labels.get("tandem.gpus", "")
+    argv = details["Config"].get("Cmd") or []
+    return Container(
+        service=labels["com.docker.compose.service"],
+        name=details["Name"].lstrip("/"),
+        status=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=state["ExitCode"],
+        restarts=details["RestartCount"],
+        started_at="" if state["StartedAt"].startswith("0001-") else state["StartedAt"],
+        gpus=tuple(int(gpu) for gpu in gpus.split(",") if gpu),
+        config_hash=labels.get("com.docker.compose.config-hash", ""),
+        oom_killed=state["OOMKilled"],
+        restarts_itself=details["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no"),
+        serves=str(argv[2]) if argv[:2] == ["vllm", "serve"] and len(argv) > 2 else "",
+    )
 
 
 @dataclass(frozen=True)
