@@ -74,7 +74,7 @@ def read(folder: Path) -> float:
 
 def inside(given: argparse.Namespace) -> dict[str, list[float]]:
     """Measure, in the container; the seconds of each kind."""
-    hub, models = Path("/work/hub"), Path("/models")
+    hub, models = Path("/bench/hub"), Path("/models")
     block = random.Random(0).randbytes(1 << 20)  # noqa: S311 (bytes that do not compress, and no secret)
     (hub / MODEL).mkdir(parents=True)
     for number in range(FILES):
@@ -117,7 +117,7 @@ def outside(given: argparse.Namespace) -> dict[str, list[float]]:
     }
     volumes = [word for source, target in mounts.items() for word in ("--volume", f"{ROOT / source}:{target}:ro")]
     # On the disk and not in the container's own layer; both go with the container.
-    volumes += ["--volume", "/work", "--volume", "/models", "--user", "0"]
+    volumes += ["--volume", "/bench", "--volume", "/models", "--user", "0"]
     argv = ["docker", "run", "--rm", "--network", "none", *volumes, "--entrypoint", "python3", given.image]
     argv += ["/measure_pull.py", "--inside", "--json", "--gigabytes", str(given.gigabytes)]
     argv += ["--rate", str(given.rate), "--pairs", str(given.pairs)]

@@ -1,6 +1,7 @@
 """Stand-ins of hubs beside a stack: what they hold, how they misbehave, what they were asked for."""
 
 import contextlib
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,18 @@ class Hub(hub_client.Hub):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         return files
+
+
+def prepare(made: Stack, models: str, **endpoint: str) -> Path:
+    """Give a stack these models, a hub's address and an empty folder of weights, and its network; the folder."""
+    made.write("models.toml", models)
+    weights = made.folder / "weights"
+    weights.mkdir(exist_ok=True)
+    os.chown(weights, 1000, 1000)
+    made.environment |= {"TANDEM_MODELS": str(weights), **endpoint}
+    assert made.tandem("render").returncode == 0
+    assert made.compose("up", "-d", "router").returncode == 0
+    return weights
 
 
 @contextlib.contextmanager

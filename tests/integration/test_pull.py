@@ -15,7 +15,7 @@ import pytest
 
 from tests.checkout import ROOT, eventually
 from tests.integration.conftest import STARTED, Stack, stack
-from tests.integration.hub import Hub, hub
+from tests.integration.hub import Hub, hub, prepare
 from tests.integration.test_failures import fault
 
 pytestmark = pytest.mark.docker
@@ -62,13 +62,7 @@ ALLOWED = 1.01
 def pulling(images: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose models are on a hub at http://hub:8080; its weights are in a folder, where a test can look."""
     for made in stack(tmp_path_factory.mktemp("pull"), PROJECT):
-        made.write("models.toml", MODELS)
-        weights = made.folder / "weights"
-        weights.mkdir()
-        os.chown(weights, 1000, 1000)
-        made.environment |= {"MODELSCOPE_ENDPOINT": "http://hub:8080", "TANDEM_MODELS": str(weights)}
-        assert made.tandem("render").returncode == 0
-        assert made.compose("up", "-d", "router").returncode == 0
+        prepare(made, MODELS, MODELSCOPE_ENDPOINT="http://hub:8080")
         yield made
 
 

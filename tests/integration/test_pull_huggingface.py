@@ -1,7 +1,6 @@
 """Weights from Hugging Face or a mirror of it, by its own client. The hub is a stand-in, in a container of its own."""
 
 import json
-import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Stack, stack
-from tests.integration.hub import Hub, hub
+from tests.integration.hub import Hub, hub, prepare
 from tests.integration.test_failures import fault
 from tests.integration.test_pull import MEGABYTE, flip, kill, pulled, right, under_way
 
@@ -33,13 +32,7 @@ model = "Tandem/absent"
 def pulling(images: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose models are on a mirror of Hugging Face at http://hf:8080."""
     for made in stack(tmp_path_factory.mktemp("hf"), PROJECT):
-        made.write("models.toml", MODELS)
-        weights = made.folder / "weights"
-        weights.mkdir()
-        os.chown(weights, 1000, 1000)
-        made.environment |= {"HF_ENDPOINT": "http://hf:8080", "TANDEM_MODELS": str(weights)}
-        assert made.tandem("render").returncode == 0
-        assert made.compose("up", "-d", "router").returncode == 0
+        prepare(made, MODELS, HF_ENDPOINT="http://hf:8080")
         yield made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Stack, stack
-from tests.integration.hub import Hub, hub
+from tests.integration.hub import Hub, hub, prepare
 from tests.integration.test_failures import fault
 from tests.integration.test_pull import MEGABYTE, under_way
 
@@ -31,14 +31,11 @@ MEGABYTES = 50
 def tight(root: None, images: Any, tmp_path: Path) -> Iterator[tuple[Stack, Hub]]:
     """A stack whose weights are on a really small disk, and its hub."""
     for made in stack(tmp_path, "tandem-test-tight"):
-        made.write("models.toml", MODELS)
         weights = made.folder / "weights"
         weights.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}000k,uid=1000", "tmpfs", weights], check=True)
         try:
-            made.environment |= {"MODELSCOPE_ENDPOINT": "http://hub:8080", "TANDEM_MODELS": str(weights)}
-            assert made.tandem("render").returncode == 0
-            assert made.compose("up", "-d", "router").returncode == 0
+            prepare(made, MODELS, MODELSCOPE_ENDPOINT="http://hub:8080")
             with hub(made) as beside:
                 yield made, beside
         finally:
