@@ -145,6 +145,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_made(shapes: Stack) -> No
     assert shapes.compose("--profile", "*", "ps", "-aq").stdout == ""
 
 
+@pytest.mark.slow
 def test_forced_it_is_vllm_that_refuses_and_with_the_same_length(shapes: Stack) -> None:
     advised = shapes.tandem("up", "too-long").stderr.partition("max_model_len = ")[2].partition(";")[0]
     done = shapes.tandem("up", "too-long", "--force")
