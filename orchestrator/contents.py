@@ -16,8 +16,9 @@ BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/
 ROUTER = ("apt-install.sh", "router/Dockerfile", "router/nginx.conf", "router/route.js")
 WEIGHTS = tuple(
     f"vllm/weights/{name}.py"
-    for name in ("__init__", "care", "checking", "explain", "hashes", "hubs", "manifest", "meter", "pulling", "store")
-)
+    for name in ("__init__", "authorities", "care", "checking", "explain", "hashes", "hubs", "manifest", "meter",
+                 "pulling", "store")
+)  # fmt: skip
 VLLM = (
     *BELOW,
     "vllm/gate.py",

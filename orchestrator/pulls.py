@@ -31,9 +31,9 @@ class Event:
         return json.dumps({"event": self.kind, "text": self.text, **self.more}, ensure_ascii=False)
 
 
-def wish(profile: Profile, options: Iterable[str] = ()) -> list[str]:
-    """Build pull.py's arguments for a profile."""
-    return ["pull", "--events", "--source", profile.source, *options, profile.model, profile.branch]
+def wish(profile: Profile, options: Iterable[str] = (), *, way: str = "--events") -> list[str]:
+    """Build pull.py's arguments for a profile; with --for-start as its way for Compose, before a server starts."""
+    return ["pull", way, "--source", profile.source, *options, profile.model, profile.branch]
 
 
 def event(line: str) -> Event | None:

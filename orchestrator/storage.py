@@ -91,22 +91,23 @@ class Storage:
 
     def look(self, image: str, model: str) -> Held:
         """Look at a model's weights, in a container of an image."""
-        done = self._engine.run(self._inside(image, "list", model), check=False)
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise TandemError(f"the weights of {model} cannot be looked at: {said[-1]}")
-        return _held(json.loads(done.stdout))
+        return _held(json.loads(self._shown(self._inside(image, "list", model), model)))
 
     def summary(self, image: str, model: str) -> dict[str, Any]:
         """Sum up a model's config.json and tensors, in a container of an image."""
-        done = self._engine.run(self._run(image, headers.__file__, [model]), check=False)
+        shown = self._shown(self._run(image, headers.__file__, [model]), model)
+        try:
+            return dict(json.loads(shown))
+        except (ValueError, TypeError):
+            raise TandemError(f"the weights of {model} cannot be looked at: {image} says something else") from None
+
+    def _shown(self, argv: list[str], model: str) -> str:
+        """Run what looks at a model's weights; what it prints."""
+        done = self._engine.run(argv, check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             raise TandemError(f"the weights of {model} cannot be looked at: {said[-1]}")
-        try:
-            return dict(json.loads(done.stdout))
-        except (ValueError, TypeError):
-            raise TandemError(f"the weights of {model} cannot be looked at: {image} says something else") from None
+        return done.stdout
 
     def summary_here(self, model: str) -> dict[str, Any]:
         """The same for weights in a folder, from here. Raises OSError where this user may not."""

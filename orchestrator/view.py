@@ -89,6 +89,11 @@ class Live:
         self._live.stop()
 
 
+def redraws(environment_term: str | None) -> bool:
+    """Whether standard error is a terminal that can redraw."""
+    return sys.stderr.isatty() and environment_term not in (None, "", "dumb")
+
+
 def choose(environment_term: str | None) -> View:
     """A live view on a terminal that can redraw, plain lines otherwise."""
-    return Live() if sys.stderr.isatty() and environment_term not in (None, "", "dumb") else Plain()
+    return Live() if redraws(environment_term) else Plain()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.pulls import Event
+from orchestrator.view import redraws
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -107,4 +108,4 @@ def choose(*, as_json: bool, environment_term: str | None) -> PullView:
     """Events for scripts, bars on a terminal that can redraw, lines otherwise."""
     if as_json:
         return Json()
-    return Bars() if sys.stderr.isatty() and environment_term not in (None, "", "dumb") else Lines()
+    return Bars() if redraws(environment_term) else Lines()

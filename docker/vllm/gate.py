@@ -7,10 +7,10 @@ from importlib import metadata
 from pathlib import Path
 
 from weights import manifest
+from weights.authorities import AUTHORITIES, trust
 
 MODELS = Path("/models")
 ROOTS = (MODELS, Path("/local"))
-AUTHORITIES = Path("/run/secrets/ca")
 # From this version on a reasoning parser is enough; --enable-reasoning, which those before ask for, is gone.
 ENABLED_BY_PARSER = (0, 10)
 
@@ -45,10 +45,8 @@ def main(argv: list[str]) -> int:
     if fault:
         print(f"tandem: {fault}", file=sys.stderr, flush=True)
         return 1
-    if AUTHORITIES.is_file() and AUTHORITIES.stat().st_size:
-        # Only a server that fetches its model itself has them.
-        os.environ.setdefault("REQUESTS_CA_BUNDLE", str(AUTHORITIES))
-        os.environ.setdefault("SSL_CERT_FILE", str(AUTHORITIES))
+    # Only a server that fetches its model itself has them.
+    trust(AUTHORITIES)
     with contextlib.suppress(metadata.PackageNotFoundError):
         argv = fitting(argv, metadata.version("vllm"))
     print("tandem: starting " + " ".join(argv), flush=True)

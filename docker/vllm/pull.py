@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weights import care
+from weights.authorities import AUTHORITIES, trust
 from weights.explain import NAMES, explain
 from weights.hubs import RefusedError
 from weights.meter import Limit, Teller
@@ -22,7 +23,6 @@ from weights.store import Store
 if TYPE_CHECKING:
     from weights.hubs import Hub
 
-AUTHORITIES = Path("/run/secrets/ca")
 SECRETS = {"modelscope": Path("/run/secrets/modelscope-token"), "huggingface": Path("/run/secrets/huggingface-token")}
 FILES = {"modelscope": "TANDEM_MODELSCOPE_TOKEN_FILE", "huggingface": "TANDEM_HF_TOKEN_FILE"}
 RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kKMG]?)")
@@ -82,9 +82,7 @@ def token(given: argparse.Namespace) -> str:
 
 def pull(given: argparse.Namespace, teller: Teller) -> int:
     """Return 0 when the whole model is in the volume, 1 after one line that says why not."""
-    if AUTHORITIES.is_file() and AUTHORITIES.stat().st_size:
-        os.environ.setdefault("REQUESTS_CA_BUNDLE", str(AUTHORITIES))
-        os.environ.setdefault("SSL_CERT_FILE", str(AUTHORITIES))
+    trust(AUTHORITIES)
     wish = Wish(
         given.source, given.model, given.revision,
         for_start=given.for_start, update=given.update, unhashed=given.unhashed,

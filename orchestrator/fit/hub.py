@@ -4,16 +4,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.addresses import here
+from orchestrator.addresses import MIRRORS, here
 from orchestrator.http import Way, get, query, quoted
 from orchestrator.profiles import Profile
 from orchestrator.settings import Settings
 
-# Each hub's own address, and the setting of another one.
-ENDPOINTS = {
-    "modelscope": ("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn"),
-    "huggingface": ("HF_ENDPOINT", "https://huggingface.co"),
-}
+# Each hub's own address, where no mirror of it is set.
+ENDPOINTS = {"modelscope": "https://www.modelscope.cn", "huggingface": "https://huggingface.co"}
 # For each of the two answers; a hub that is slower than this is one that does not answer.
 SECONDS = 5.0
 
@@ -80,8 +77,7 @@ def _is_weights(path: str, listed: dict[str, int]) -> bool:
 
 
 def _asked(settings: Settings, source: str, path: str, **words: str) -> dict[str, Any] | str:
-    name, usual = ENDPOINTS[source]
-    endpoint = here((settings.get(name) or usual).rstrip("/"))
+    endpoint = here((settings.get(MIRRORS[source]) or ENDPOINTS[source]).rstrip("/"))
     answer = get(f"{endpoint}/{path}{'?' if words else ''}{query(words)}", way(settings), seconds=SECONDS)
     found = answer.fault or table(answer.body)
     return f"{endpoint}: {found}" if isinstance(found, str) else found

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from orchestrator.problems import quoted
 from orchestrator.profiles import Profile
+from orchestrator.pulls import wish
 from orchestrator.render.file import NOTICE, File
 from orchestrator.render.serve import OVERRIDABLE, folder, serve, variable
 from orchestrator.versions import REPOSITORY, Versions
@@ -55,11 +56,6 @@ def _command(profile: Profile) -> list[str]:
     quoted = [_quote(word) for word in serve(profile, lambda key: f"\0{key}")]
     marks = {_quote(f"\0{key}"): f'"{text}"' for key, text in values.items()}
     return [marks.get(word, word) for word in quoted]
-
-
-def wish(profile: Profile) -> list[str]:
-    """Build the arguments of pull.py for a server that is about to start."""
-    return ["pull", "--for-start", "--source", profile.source, profile.model, profile.branch]
 
 
 def environment(profile: Profile) -> dict[str, str]:
@@ -135,5 +131,5 @@ def _pull(profile: Profile, build: str) -> str:
     return (
         f"\n  pull-{profile.name}:\n    extends:\n      file: {BASE}\n      service: pull\n"
         f"    profiles: [{_quote(profile.name)}]\n{build}        VARIANT: {profile.image}\n"
-        f"    command: [{', '.join(map(_quote, wish(profile)))}]\n"
+        f"    command: [{', '.join(map(_quote, wish(profile, way='--for-start')))}]\n"
     )

@@ -110,19 +110,8 @@ def _damaged(store: Store, model: manifest.Model, teller: Teller, clock: Callabl
     seen = Progress({name: file.size for name, file in model.files.items()}, {}, clock)
 
     def agrees(name: str) -> bool:
-        read = [0]
-
-        def tell(size: int) -> None:
-            read[0] += size
-            seen.at(name, read[0])
-
         file = replace(model.files[name], sha256=model.checked[name])
-        try:
-            return hashes.sha256(store.final / name, file, tell) is not None
-        except PermissionError:
-            raise  # whose file it is says nothing of what is in it
-        except OSError:
-            return False  # what the disk cannot read is as good as gone
+        return hashes.followed(store.final / name, file, lambda read: seen.at(name, read)) is not None
 
     with Ticker(teller, store.model, "checking", seen.snapshot), ThreadPoolExecutor(HASHERS) as pool:
         return [name for name, right in zip(model.files, pool.map(agrees, model.files), strict=True) if not right]

@@ -95,19 +95,12 @@ class Checks:
 
     def _hash(self, name: str, seen: Progress | None = None) -> bool:
         """Hash a file, and note it when it is right."""
-        read = [0]
 
-        def tell(size: int) -> None:
-            read[0] += size
+        def tell(read: int) -> None:
             if seen is not None:
-                seen.at(name, read[0])
+                seen.at(name, read)
 
-        try:
-            digest = hashes.sha256(self._store.aside / name, self._known.files[name], tell)
-        except PermissionError:
-            raise  # whose file it is says nothing of what is in it
-        except OSError:
-            digest = None  # what the disk cannot read is as good as gone
+        digest = hashes.followed(self._store.aside / name, self._known.files[name], tell)
         if digest is not None:
             self._right(name, digest)
         return digest is not None

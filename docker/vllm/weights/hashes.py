@@ -37,6 +37,27 @@ class Hash:
         return digest if agrees else None
 
 
+def followed(path: Path, listed: File, tell: Callable[[int], object]) -> str | None:
+    """Hash a file as sha256() does; tell is given the bytes that were read so far.
+
+    What the disk cannot read is as good as gone: None. Raises PermissionError, as whose file it is says nothing of what
+    is in it.
+    """
+    read = 0
+
+    def add(size: int) -> None:
+        nonlocal read
+        read += size
+        tell(read)
+
+    try:
+        return sha256(path, listed, add)
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+
+
 def sha256(path: Path, listed: File, tell: Callable[[int], None] = lambda _: None) -> str | None:
     """Hash a file; its sha256 in hexadecimal when it is what the hub lists, else None.
 
