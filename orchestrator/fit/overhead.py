@@ -10,11 +10,12 @@ from orchestrator.fit.shape import BYTES, Shape
 
 GIB, MIB = 1 << 30, 1 << 20
 # Libraries' own memory beside PyTorch's: cuBLAS, NCCL and kernels that are loaded, in bytes.
-LIBRARIES = 400 * MIB
+LIBRARIES = 640 * MIB
 # CUDA's context and NCCL's buffers, which a server has before it looks at what is free.
 CONTEXT = 512 * MIB
-# Graphs: a pool that all share, and a part for each layer of each size that is captured.
-GRAPH_POOL, GRAPH_LAYER = 100 * MIB, 0.15 * MIB
+# What vLLM 0.32.0 sets aside for graphs before it captures any, twice what they take in the end: a pool that all share,
+# and a part for each layer of each size that is captured.
+GRAPH_POOL, GRAPH_LAYER = 480 * MIB, 0.2 * MIB
 # The least that vLLM counts for a graph (gpu/cudagraph_utils.py: _MIN_PER_GRAPH_BYTES).
 GRAPH_LEAST = MIB
 

@@ -208,7 +208,7 @@ def test_the_numbers_of_one_that_fits() -> None:
     assert words.table(decide(models.QWEN_14B)).splitlines()[:3] == [
         "fit     m: fits",
         "  weights     13.93 GiB a GPU, from the headers of its folder",
-        "  beside      0.75 GiB a GPU of work space, and 0.46 GiB of CUDA graphs",
+        "  beside      0.99 GiB a GPU of work space, and 0.95 GiB of CUDA graphs",
     ]
     held = re.search(r"holds +([\d.]+) requests of 16,384 tokens at once", words.table(decide(models.QWEN_14B)))
     assert held is not None
