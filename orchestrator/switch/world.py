@@ -142,10 +142,15 @@ class Wished:
 
 @dataclass(frozen=True)
 class Unwished:
-    """Somebody stopped a model by hand, or with `down`."""
+    """Somebody does not want a model any more; comes before the Changed that tells of its end.
+
+    then is what shall become of it: "" nothing (it was stopped by hand already, or `up` took its wish back), "sleep"
+    (or stop, where it cannot), "stop".
+    """
 
     model: str
     by: str
+    then: Literal["", "sleep", "stop"] = ""
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,8 @@ class Used:
 class Ended:
     """A switch, or a rest, came to its end.
 
-    rested is the state of a model that was put to rest. evicted names the models that were ready and gave way.
+    "ready" says that the target is so at this moment, route open; "abandoned" that it was stopped, if it had begun to
+    start. rested is the state of a model that was put to rest. evicted names the models that were ready and gave way.
     """
 
     target: str
@@ -179,11 +185,20 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far the switch under way is: seconds that it took, and that it will take, None where nobody can tell."""
+
+    target: str
+    behind: float
+    left: float | None
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time passed."""
 
 
-Event = Asked | Left | Wished | Unwished | Changed | Used | Ended | Tick
+Event = Asked | Left | Wished | Unwished | Changed | Used | Ended | Progress | Tick
 
 
 # --- what is decided --------------------------------------------------------------------------------------------------
@@ -199,10 +214,11 @@ class Switch:
 
 @dataclass(frozen=True)
 class Rest:
-    """Put a ready model to sleep, or stop it; ends with an Ended."""
+    """Put a model to sleep where it can, else stop it; with stop, stop it in any case. Ends with an Ended."""
 
     target: str
     cause: str
+    stop: bool = False
 
 
 @dataclass(frozen=True)
