@@ -150,7 +150,8 @@ class FakeWorld:
             assert switches <= len(MODELS), "starved"
             if isinstance(decision, Forward):
                 assert model == decision.model
-                assert self.servers[model].state == "ready", f"forwarded to a server that is {self.servers[model].state}"
+                state = self.servers[model].state
+                assert state == "ready", f"forwarded to a server that is {state}"
             else:
                 assert decision.retry_after >= 0
                 assert decision.code != "model_failed" or model in decision.message
