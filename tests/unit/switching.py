@@ -69,6 +69,7 @@ class FakeWorld:
         self.by_hand: set[str] = set()  # who starts by somebody's hand
         self.run: Run | None = None
         self.waiting: dict[int, tuple[str, int]] = {}  # the model, and how many switches began since it was asked
+        self.wished: set[str] = set()
         self.idents = 0
         self.log: list[Event | Decision] = []
 
@@ -76,9 +77,14 @@ class FakeWorld:
 
     def tell(self, event: Event) -> None:
         self.log.append(event)
+        if isinstance(event, Wished):
+            self.wished = self.wished - self.rivals(event.model) | {event.model}
         for decision in self.scheduler.handle(event, self.now):
             self.log.append(decision)
             self.obey(decision)
+        if isinstance(event, Ended) and event.outcome != "abandoned":
+            self.wished.discard(event.target)
+            assert not any(model == event.target for model, _ in self.waiting.values()) or event.outcome == "rested"
         self.check()
 
     def ask(self, model: str, size: int = 10) -> int:
@@ -128,6 +134,7 @@ class FakeWorld:
         match decision:
             case Switch():
                 assert self.run is None, "two switches at once"
+                self.check_turn(decision.target)
                 self.run = Run(decision, plan(decision.target, MODELS, observed, POLICY))
                 self.waiting = {ident: (model, count + 1) for ident, (model, count) in self.waiting.items()}
             case Rest():
@@ -150,7 +157,9 @@ class FakeWorld:
             assert switches <= len(MODELS), "starved"
             if isinstance(decision, Forward):
                 assert model == decision.model
-                assert self.servers[model].state == "ready", f"forwarded to a server that is {self.servers[model].state}"
+                assert self.servers[model].state == "ready", (
+                    f"forwarded to a server that is {self.servers[model].state}"
+                )
             else:
                 assert decision.retry_after >= 0
                 assert decision.code != "model_failed" or model in decision.message
@@ -229,6 +238,18 @@ class FakeWorld:
         self.tell(Ended(run.decision.target, "abandoned", evicted=tuple(run.evicted)))
 
     # --- what must hold -----------------------------------------------------------------------------------------------
+
+    def check_turn(self, target: str) -> None:
+        if target in self.wished:
+            return
+        oldest = next(iter(self.waiting.values()), None)
+        assert oldest is None or oldest[0] == target, "somebody waits longer"
+        young = [
+            name
+            for name in self.rivals(target)
+            if self.servers[name].state == "ready" and self.now - self.servers[name].since < POLICY.min_awake
+        ]
+        assert not young, f"{young} had no time to serve"
 
     def check(self) -> None:
         believed = {name for name, server in self.scheduler.servers.items() if server.state == "ready"}
