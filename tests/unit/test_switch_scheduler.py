@@ -145,7 +145,8 @@ def test_backoff_doubles_up_to_the_longest_and_a_success_ends_it() -> None:
 def test_a_wish_is_tried_at_once_whatever_failed_before() -> None:
     talk = Talk()
     talk.say(Asked(1, "a"), Ended("a", "failed", "no"))
-    assert talk.say(Wished("a", "up")) == ["switch a: up wants it"]
+    assert talk.say(Wished("a", "up"), Asked(2, "a")) == ["switch a: up wants it"]
+    assert talk.say(Ended("a", "ready")) == ["forward a 2"]
 
 
 def test_a_wanted_model_that_died_starts_again_and_requests_wait_for_it() -> None:
