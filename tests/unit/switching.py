@@ -149,6 +149,7 @@ class FakeWorld:
                 self.waiting = {ident: (model, count + 1) for ident, (model, count) in self.waiting.items()}
             case Rest():
                 assert self.run is None, "a rest while something is under way"
+                self.serving.pop(decision.target, None)
                 steps = rest(decision.target, MODELS, observed, POLICY, decision.cause, stop=decision.stop)
                 self.run = Run(decision, steps)
             case Abandon():
