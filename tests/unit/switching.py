@@ -69,6 +69,8 @@ class FakeWorld:
         self.by_hand: set[str] = set()  # who starts by somebody's hand
         self.run: Run | None = None
         self.waiting: dict[int, tuple[str, int]] = {}  # the model, and how many switches began since it was asked
+        self.wished: set[str] = set()
+        self.serving: dict[str, float] = {}  # since when, of the models that were told to be ready
         self.idents = 0
         self.log: list[Event | Decision] = []
 
@@ -76,10 +78,22 @@ class FakeWorld:
 
     def tell(self, event: Event) -> None:
         self.log.append(event)
+        if isinstance(event, Wished):
+            self.wished = self.wished - self.rivals(event.model) | {event.model}
         for decision in self.scheduler.handle(event, self.now):
             self.log.append(decision)
             self.obey(decision)
         self.check()
+
+    def over(self, run: Run, event: Ended) -> None:
+        """Tell that a run ended, which answers everybody who waits for the target of a switch."""
+        answers = isinstance(run.decision, Switch) and event.outcome != "abandoned"
+        if answers:
+            self.wished.discard(event.target)
+        if event.outcome == "ready":
+            self.serving[event.target] = self.now
+        self.tell(event)
+        assert not answers or all(model != event.target for model, _ in self.waiting.values()), "not answered"
 
     def ask(self, model: str, size: int = 10) -> int:
         self.idents += 1
@@ -128,10 +142,14 @@ class FakeWorld:
         match decision:
             case Switch():
                 assert self.run is None, "two switches at once"
+                self.check_turn(decision.target)
+                for name in (decision.target, *self.rivals(decision.target)):
+                    self.serving.pop(name, None)
                 self.run = Run(decision, plan(decision.target, MODELS, observed, POLICY))
                 self.waiting = {ident: (model, count + 1) for ident, (model, count) in self.waiting.items()}
             case Rest():
                 assert self.run is None, "a rest while something is under way"
+                self.serving.pop(decision.target, None)
                 steps = rest(decision.target, MODELS, observed, POLICY, decision.cause, stop=decision.stop)
                 self.run = Run(decision, steps)
             case Abandon():
@@ -150,8 +168,10 @@ class FakeWorld:
             assert switches <= len(MODELS), "starved"
             if isinstance(decision, Forward):
                 assert model == decision.model
-                state = self.servers[model].state
-                assert state == "ready", f"forwarded to a server that is {state}"
+                assert self.servers[model].state == "ready", (
+                    f"forwarded to a server that is {self.servers[model].state}"
+                )
+                assert model not in self.leaving(), "forwarded to a server whose route closes next"
             else:
                 assert decision.retry_after >= 0
                 assert decision.code != "model_failed" or model in decision.message
@@ -208,10 +228,10 @@ class FakeWorld:
         run, self.run = self.run, None
         if isinstance(run.decision, Rest):
             state: State = "asleep" if self.servers[target].state == "asleep" else "stopped"
-            self.tell(Ended(target, "rested", rested=state))
+            self.over(run, Ended(target, "rested", rested=state))
         else:
             self.by_hand.discard(target)
-            self.tell(Ended(target, "ready", evicted=tuple(run.evicted)))
+            self.over(run, Ended(target, "ready", evicted=tuple(run.evicted)))
 
     def fail(self, reason: str) -> None:
         if self.run is None:
@@ -219,7 +239,7 @@ class FakeWorld:
         run, self.run = self.run, None
         if run.begun:
             self.put(run.decision.target, "failed")
-        self.tell(Ended(run.decision.target, "failed", reason, evicted=tuple(run.evicted)))
+        self.over(run, Ended(run.decision.target, "failed", reason, evicted=tuple(run.evicted)))
 
     def give_up(self) -> None:
         if self.run is None or not self.run.given_up:
@@ -227,9 +247,21 @@ class FakeWorld:
         run, self.run = self.run, None
         if run.begun:
             self.put(run.decision.target, "stopped")
-        self.tell(Ended(run.decision.target, "abandoned", evicted=tuple(run.evicted)))
+        self.over(run, Ended(run.decision.target, "abandoned", evicted=tuple(run.evicted)))
 
     # --- what must hold -----------------------------------------------------------------------------------------------
+
+    def check_turn(self, target: str) -> None:
+        if target in self.wished:
+            return
+        oldest = next(iter(self.waiting.values()), None)
+        assert oldest is None or oldest[0] == target, "somebody waits longer"
+        young = [
+            name
+            for name in self.rivals(target)
+            if self.servers[name].state == "ready" and self.serving.get(name, 0) > self.now - POLICY.min_awake
+        ]
+        assert not young, f"{young} had no time to serve"
 
     def check(self) -> None:
         believed = {name for name, server in self.scheduler.servers.items() if server.state == "ready"}
@@ -256,6 +288,12 @@ class FakeWorld:
             self.now = due
             self.tell(Tick())
         raise AssertionError("it does not come to rest")
+
+    def leaving(self) -> set[str]:
+        if self.run is None:
+            return set()
+        target = self.run.decision.target
+        return {target} if isinstance(self.run.decision, Rest) else self.rivals(target)
 
     def rivals(self, name: str) -> set[str]:
         return {other for other in MODELS if other != name and MODELS[other].overlaps(MODELS[name])}

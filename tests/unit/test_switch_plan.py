@@ -112,8 +112,12 @@ def test_models_on_other_gpus_are_not_touched() -> None:
 
 
 def test_a_model_with_no_gpu_frees_and_waits_for_nothing() -> None:
-    found = lines(seen(a=server("ready"), cpu=server("failed")), "cpu")
-    assert found == ["stop cpu", "start cpu", "prove cpu", "open cpu"]
+    assert lines(seen(a=server("ready"), cpu=server("failed")), "cpu") == [
+        "stop cpu",
+        "start cpu",
+        "prove cpu",
+        "open cpu",
+    ]
 
 
 def test_all_routes_close_before_the_first_drain() -> None:
@@ -163,8 +167,9 @@ def test_the_oldest_sleeper_is_stopped_first() -> None:
     crowded = replace(observed, servers={**observed.servers, "right": server("asleep", since=2)})
     assert "stop c" not in lines(crowded)  # left and right share no GPU
     large = server("asleep", since=2, footprint=Footprint(5 * GIB, 0))
-    crowded = replace(observed, servers={**observed.servers, "right": large})
-    assert [line for line in lines(crowded) if "stop" in line] == ["stop c"]
+    assert [
+        line for line in lines(replace(observed, servers={**observed.servers, "right": large})) if "stop" in line
+    ] == ["stop c"]
 
 
 def test_no_sleeper_is_stopped_in_vain() -> None:

@@ -4,6 +4,7 @@ TANDEM_EXAMPLES=5000 tries more sequences than the default does.
 """
 
 import os
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ NAMES = st.sampled_from(sorted(MODELS))
 SECONDS = st.sampled_from([0.0, 0.5, 3.0, 5.0, 20.0, 100.0, 10_000.0])
 
 
-class Switching(RuleBasedStateMachine):
-    """Requests, wishes, hands, deaths and time come as they like; what is under way goes on, fails or is given up."""
+class Busy(RuleBasedStateMachine):
+    """Clients and wishes come and go; what is under way goes on, or fails."""
 
     @initialize(tells=st.booleans())
     def begin(self, tells: bool) -> None:
@@ -34,6 +35,32 @@ class Switching(RuleBasedStateMachine):
     @rule(model=NAMES)
     def wish(self, model: str) -> None:
         self.world.tell(Wished(model, "up"))
+
+    @rule(seconds=SECONDS)
+    def wait(self, seconds: float) -> None:
+        self.world.wait(seconds)
+
+    @precondition(lambda self: self.world.run is not None)
+    @rule(steps=st.sampled_from([20, 1, 2, 4]))
+    def go_on(self, steps: int) -> None:
+        run = self.world.run
+        for _ in range(steps):
+            if self.world.run is run:
+                self.world.step()
+
+    @precondition(lambda self: self.world.run is not None)
+    @rule()
+    def fail(self) -> None:
+        self.world.fail("out of memory")
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.settle()
+            assert not self.world.waiting
+
+
+class Anything(Busy):
+    """Besides, servers die, hands start and stop them, wishes are taken back, and switches are given up."""
 
     @rule(model=NAMES, then=st.sampled_from(["", "sleep", "stop"]))
     def unwish(self, model: str, then: str) -> None:
@@ -62,23 +89,6 @@ class Switching(RuleBasedStateMachine):
     def use(self, model: str) -> None:
         self.world.tell(Used(model))
 
-    @rule(seconds=SECONDS)
-    def wait(self, seconds: float) -> None:
-        self.world.wait(seconds)
-
-    @precondition(lambda self: self.world.run is not None)
-    @rule(steps=st.sampled_from([1, 2, 4, 20]))
-    def go_on(self, steps: int) -> None:
-        run = self.world.run
-        for _ in range(steps):
-            if self.world.run is run:
-                self.world.step()
-
-    @precondition(lambda self: self.world.run is not None)
-    @rule()
-    def fail(self) -> None:
-        self.world.fail("out of memory")
-
     @precondition(lambda self: self.world.run is not None and self.world.run.given_up)
     @rule()
     def give_up(self) -> None:
@@ -90,18 +100,19 @@ class Switching(RuleBasedStateMachine):
         assert self.world.run is not None
         self.world.tell(Progress(self.world.run.decision.target, behind, left))
 
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.settle()
-            assert not self.world.waiting
+
+def many(machine: type[Busy]) -> Any:
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=int(os.environ.get("TANDEM_EXAMPLES", "60")),
+        stateful_step_count=50,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return case
 
 
-Switching.TestCase.settings = settings(
-    max_examples=int(os.environ.get("TANDEM_EXAMPLES", "60")),
-    stateful_step_count=50,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestSwitching = Switching.TestCase
+TestBusy = many(Busy)
+TestAnything = many(Anything)
