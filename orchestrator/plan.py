@@ -1,10 +1,10 @@
 """Decides what has to happen for a model to be up: profiles and what was seen in, operations with causes out. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.profiles import Profile
+from orchestrator.profiles import Profile, gpu_names
 from orchestrator.states import Container, Observed
 
 Kind = Literal["render", "build", "check", "pull", "stop", "start", "reload", "wait", "keep"]
@@ -61,15 +61,11 @@ def _prepare(target: Profile, observed: Observed, image: str) -> list[Operation]
     """Everything that a start needs and that takes long or may fail comes before another model is stopped for it."""
     operations = []
     if target.gpus:
-        operations.append(Operation("check", _gpus(target.gpus), "Docker must be able to reserve them"))
+        operations.append(Operation("check", gpu_names(target.gpus), "Docker must be able to reserve them"))
     operations += _build(image, observed)
     if target.pulled:
         operations.append(Operation("pull", target.model, "a server starts with all of its weights in the volume"))
     return operations
-
-
-def _gpus(ids: Sequence[int]) -> str:
-    return ("GPU " if len(ids) == 1 else "GPUs ") + ", ".join(map(str, ids))
 
 
 def _evictions(target: Profile, observed: Observed) -> list[Operation]:
@@ -78,7 +74,7 @@ def _evictions(target: Profile, observed: Observed) -> list[Operation]:
     for service, container in observed.containers.items():
         shared = overlaps(target, container.gpus)
         if service != target.name and container.alive and shared:
-            cause = f"holds {_gpus(shared)}, which {target.name} needs"
+            cause = f"holds {gpu_names(shared)}, which {target.name} needs"
             found.append(Operation("stop", service, cause))
     return found
 

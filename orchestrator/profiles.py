@@ -1,5 +1,6 @@
 """The shape of models.toml, and the model profile that comes of each entry. Pure."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -118,3 +119,9 @@ class Profile(Entry):
     def variable(self) -> str:
         """What this profile's Compose variables begin with: QWEN_14B for qwen-14b."""
         return self.name.upper().replace("-", "_")
+
+
+def gpu_names(ids: Iterable[int]) -> str:
+    """Name GPUs in a sentence: GPU 0, or GPUs 0, 1."""
+    listed = list(ids)
+    return ("GPU " if len(listed) == 1 else "GPUs ") + ", ".join(map(str, listed))

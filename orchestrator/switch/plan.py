@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from orchestrator.profiles import gpu_names
 from orchestrator.switch.world import AWAKE, Model, Observed, Policy, Server, State, Step
 
 # Running with its model in GPU memory: what can be drained, and sleep.
@@ -163,12 +164,8 @@ def _bring_up(model: Model, server: Server, freed: list[str]) -> list[Step]:
 def _release(model: Model, freed: Sequence[str]) -> list[Step]:
     if not model.gpus or not freed:
         return []
-    return [Step("release", model.name, f"{_gpus(model.gpus)} must have back what {', '.join(freed)} held")]
+    return [Step("release", model.name, f"{gpu_names(sorted(model.gpus))} must have back what {', '.join(freed)} held")]
 
 
 def _holds(rival: Model, target: Model) -> str:
-    return f"holds {_gpus(rival.overlaps(target))}, which {target.name} needs"
-
-
-def _gpus(indexes: frozenset[int]) -> str:
-    return ("GPU " if len(indexes) == 1 else "GPUs ") + ", ".join(map(str, sorted(indexes)))
+    return f"holds {gpu_names(sorted(rival.overlaps(target)))}, which {target.name} needs"
