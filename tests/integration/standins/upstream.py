@@ -1,0 +1,168 @@
+"""Stands in for a model's server and for the activator, as the router sees them: says back what it got.
+
+Arguments: NAME, then where it listens: 8000 or the path of a socket. On port 9000 a test tells it what to do:
+/seen (what came, in order), /release (the answers that wait go on), /leave and /return (its listener, gone or there;
+/leave?stale keeps the socket's file), and, for the router's volume, /open/NAME, /close/NAME, /asleep/NAME, /awake/NAME
+and /in-flight.
+
+A request's "do" says how it is answered: "wait" (half, and the rest when released), "die" (not at all), "fail" (500).
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import socketserver
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+RUN = Path("/run/tandem")
+SEEN: list[dict[str, Any]] = []
+RELEASED = threading.Condition()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    name = ""
+
+    def say(self, status: int, body: Any) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is http.server's)
+        pass
+
+    def address_string(self) -> str:
+        return "-"
+
+
+class Answering(Handler):
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        got = {
+            "by": self.name,
+            "method": self.command,
+            "path": self.path,
+            "headers": {key.lower(): value for key, value in self.headers.items()},
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
+        SEEN.append(got)
+        do = json.loads(body).get("do") if body else None
+        if do == "die":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        elif do == "wait":
+            self.wait(got)
+        else:
+            self.say(500 if do == "fail" else 200, got)
+
+    def wait(self, got: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        with RELEASED:
+            self.chunk("data: first\n\n")
+            RELEASED.wait(60)
+        self.chunk(f"data: {json.dumps(got)}\n\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def chunk(self, text: str) -> None:
+        self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
+        self.wfile.flush()
+
+
+class OnSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+class Listener:
+    """Where requests come in; it can be taken away and put back."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.server: socketserver.BaseServer | None = None
+
+    def there(self) -> None:
+        if self.where.isdigit():
+            self.server = ThreadingHTTPServer(("0.0.0.0", int(self.where)), Answering)
+        else:
+            Path(self.where).unlink(missing_ok=True)
+            self.server = OnSocket(self.where, Answering)
+            Path(self.where).chmod(0o666)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def gone(self, *, stale: bool) -> None:
+        if self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+        if not stale and not self.where.isdigit():
+            Path(self.where).unlink(missing_ok=True)
+
+
+class Control(Handler):
+    listener: Listener
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        verb, _, name = path[1:].partition("/")
+        self.say(200, getattr(self, f"do_{verb.replace('-', '_')}")(name or query))
+
+    def do_seen(self, _: str) -> list[dict[str, Any]]:
+        return SEEN
+
+    def do_release(self, _: str) -> None:
+        with RELEASED:
+            RELEASED.notify_all()
+
+    def do_leave(self, how: str) -> None:
+        self.listener.gone(stale=how == "stale")
+
+    def do_return(self, _: str) -> None:
+        self.listener.there()
+
+    def do_open(self, name: str) -> None:
+        (RUN / "open" / name).touch()
+
+    def do_close(self, name: str) -> None:
+        (RUN / "open" / name).unlink(missing_ok=True)
+
+    def do_asleep(self, name: str) -> None:
+        (RUN / "asleep" / name).touch()
+
+    def do_awake(self, name: str) -> None:
+        (RUN / "asleep" / name).unlink(missing_ok=True)
+
+    def do_in_flight(self, _: str) -> Any:
+        router = http.client.HTTPConnection("router")
+        router.sock = socket.socket(socket.AF_UNIX)
+        router.sock.connect(str(RUN / "router.sock"))
+        router.request("GET", "/in-flight")
+        return json.load(router.getresponse())
+
+
+def main(name: str, where: str) -> None:
+    Handler.name = name
+    if not where.isdigit():
+        for folder in ("open", "asleep"):
+            (RUN / folder).mkdir(exist_ok=True)
+    Control.listener = Listener(where)
+    Control.listener.there()
+    print(f"{name} is there, as user {os.getuid()}", flush=True)
+    ThreadingHTTPServer(("0.0.0.0", 9000), Control).serve_forever()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
