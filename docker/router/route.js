@@ -1,6 +1,16 @@
-// Chooses the server of a request by its served model name, and speaks OpenAI's error shape.
+// Chooses the server of a request by its served model name, and who gets the request: that server when its route is open,
+// else the activator.
 
+import fs from 'fs';
 import table from 'routes.js';
+import answers from 'answers.js';
+import counts from 'counts.js';
+
+const fail = answers.fail;
+const ACTIVATOR = 'http://unix:/run/tandem/activator.sock:';
+// The activator makes a file here for each model whose route is open. No other server is ever asked: one that sleeps
+// hangs or dies of a request, one that is about to stop would break it off.
+const OPEN = '/run/tandem/open/';
 
 // `table`: services {served model name or alias: service} and models [entries of GET /v1/models].
 // Own properties only: a model called "constructor" must not find Object's.
@@ -11,12 +21,6 @@ function serviceOf(model) {
 
 function names() {
     return table.models.map((m) => m.id).join(', ');
-}
-
-function fail(r, status, code, message, param) {
-    const type = status >= 500 ? 'server_error' : 'invalid_request_error';
-    r.headersOut['Content-Type'] = 'application/json';
-    r.return(status, JSON.stringify({ error: { message, type, param: param || null, code } }) + '\n');
 }
 
 function unknown(r, model) {
@@ -48,19 +52,59 @@ async function choose(r) {
         return;
     }
     r.variables.tandem_service = service;
+    // Counted before the look: whoever closes the route and then reads the counts misses no request.
+    toServer(r, 'server');
+    if (!fs.existsSync(OPEN + service)) {
+        toActivator(r, 'activator');
+    }
 }
 
-function unavailable(r) {
-    const service = r.variables.tandem_service;
+// `way` is who was asked, in order: the access log shows it, and again() goes by it.
+function toServer(r, way) {
+    counts.start(r, r.variables.tandem_service);
+    r.variables.tandem_held = '';
+    r.variables.tandem_to = `http://${r.variables.tandem_service}:8000`;
+    r.variables.tandem_way = way;
+}
+
+function toActivator(r, way) {
+    counts.stop(r);
+    r.variables.tandem_held = r.variables.tandem_service;
+    r.variables.tandem_to = ACTIVATOR;
+    r.variables.tandem_way = way;
+}
+
+// The one that was asked last gave no answer. When it got nothing of the request, another may answer it.
+function again(r) {
+    const way = r.variables.tandem_way;
+    if (way !== '' && connected(r)) {
+        brokeOff(r, way.endsWith('activator'));
+    } else if (way === 'server') {
+        r.variables.tandem_unreachable = '1';
+        toActivator(r, 'server, activator');
+    } else {
+        r.headersOut['Retry-After'] = '2';
+        fail(r, 503, 'activator_away', 'The activator, which brings models up, does not answer. It starts again by itself; ' +
+            'if not, \'python -m orchestrator logs activator\' shows why.');
+    }
+}
+
+// nginx lists a time for each connection that was tried, and - for one that failed.
+function connected(r) {
+    const last = (r.variables.upstream_connect_time || '').split(/[,:] ?/).pop().trim();
+    return last !== '' && last !== '-';
+}
+
+function brokeOff(r, activator) {
+    const model = r.variables.tandem_model;
     r.headersOut['Retry-After'] = '5';
-    const connected = r.variables.upstream_connect_time;
-    if (connected !== undefined && connected !== '' && connected !== '-') {
-        fail(r, 503, 'model_broke_off', `The server of '${r.variables.tandem_model}' took the request and gave no ` +
-            `answer. 'python -m orchestrator logs ${service}' shows why.`, 'model');
+    if (activator) {
+        fail(r, 503, 'model_broke_off', `The activator ended while it held the request for '${model}'. ` +
+            '\'python -m orchestrator logs activator\' shows why.', 'model');
         return;
     }
-    fail(r, 503, 'model_not_ready', `The model '${r.variables.tandem_model}' is not running, or still starting. ` +
-        `'python -m orchestrator status' tells which; 'python -m orchestrator up ${service}' starts it.`, 'model');
+    fail(r, 503, 'model_broke_off', `The server of '${model}' took the request and gave no answer. ` +
+        `'python -m orchestrator logs ${r.variables.tandem_service}' shows why.`, 'model');
 }
 
 // Refuses whatever is not a read; true when it did.
@@ -99,21 +143,4 @@ function digest(r) {
     r.return(200, JSON.stringify({ digest: table.digest }) + '\n');
 }
 
-const MESSAGES = {
-    404: ['not_found', 'There is no such path here. GET /v1/models lists the models.'],
-    405: ['method_not_allowed', 'This path does not take this method.'],
-    408: ['request_timeout', 'The request took too long to arrive.'],
-    413: ['request_too_large', 'The request\'s body is larger than 64 MiB.'],
-    414: ['uri_too_long', 'The request\'s address is too long.'],
-    500: ['router_error', 'The router failed; \'python -m orchestrator logs router\' shows why.'],
-    501: ['not_implemented', 'The router does not know this method or transfer encoding.'],
-    505: ['http_version_not_supported', 'The router speaks HTTP/1.0 and HTTP/1.1.'],
-};
-
-function error(r) {
-    const status = Number(r.variables.status);
-    const known = MESSAGES[status] || ['bad_request', 'The request is not valid HTTP.'];
-    fail(r, status, known[0], known[1]);
-}
-
-export default { choose, unavailable, models, model, digest, error };
+export default { choose, again, models, model, digest };
