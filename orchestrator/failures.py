@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+# In this order: torch's allocator, vLLM's own of sleep mode, the exception's name, and vLLM before it loads.
+_NO_MEMORY = r"CUDA out of memory|CUDA [Ee]rror: out of memory|OutOfMemoryError|Free memory on device .* is less than"
 # Ends every remedy for a mirror.
 _DOCTOR = "'python -m orchestrator doctor network' shows which answer"
 # Known lines, most telling first: a pattern, and what to do. The line itself is quoted.
@@ -17,6 +19,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"bind source path does not exist: \S*(?:\.crt|\.pem|certificates)\S*$",
          "the file of certificate authorities is not there: 'sudo apt-get install ca-certificates', or set "
          "TANDEM_CA_BUNDLE in .env"),
+        (r"bind source path does not exist: \S*docker\S*\.sock$",
+         "Docker's socket is elsewhere ('docker context ls' shows where): set TANDEM_DOCKER_SOCKET in .env"),
         (r"bind source path does not exist", "the model's folder is not there; see `model` in models.toml"),
         (r"Conflict\. The container name",
          "another container has this name: 'docker rm -f' it, or set COMPOSE_PROJECT_NAME in .env"),
@@ -25,7 +29,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?i)no space left on device", "the disk is full: 'docker system df' shows what Docker holds"),
         (r"weights missing: /local/", "the folder holds no model; see `model` in models.toml"),
         (r"weights missing: ", "the weights are not in the volume, or not whole: python -m orchestrator pull NAME"),
-        (r"CUDA out of memory|OutOfMemoryError|Free memory on device .* is less than",
+        (_NO_MEMORY,
          "lower max_model_len or gpu_memory_utilization, or free the GPUs ('nvidia-smi' shows who holds them)"),
         (r"max seq len .* is larger than the maximum number of tokens|KV cache is needed, which is larger than",
          "lower max_model_len, or raise gpu_memory_utilization"),
@@ -61,6 +65,12 @@ _KNOWN_OF_BUILDS = tuple(
 )  # fmt: skip
 # What vLLM and Python put before the message: "(EngineCore pid=25) ERROR 11-23 00:41:55 [core.py:133] ".
 _PREFIX = re.compile(r"^(?:\([^)]*pid=\d+\) )?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\] ?)?")
+# What may stand before a message on the same line: a bar of tqdm, which ends no line, and what torch puts there,
+# "[rank0]:[E1125 10:32:27.646492803 shim_common.cpp:523] " from C++ and "[rank0]: " from Python.
+_BAR = re.compile(r"^.*\d+%\|[^|]*\| *\S+/\S+ \[[^\]]*\]\s*(?=\S)")
+_TORCH = re.compile(r"^(?:\[rank\d+\]: ?)?(?:\[[EWIF]\d{4} [\d:.]+ [^\]\s]+:\d+\] )?")
+# What a server that finds too little GPU memory says, also where the rest of it is too little for its KV cache.
+_WANT = re.compile(rf"{_NO_MEMORY}|No available memory for the cache blocks|larger than the available KV cache memory")
 # The first process to fail says why; those above it only say that it failed.
 _HOLLOW = re.compile(
     r"\d+ validation errors? for |Engine core initialization failed|WorkerProc initialization failed|DistStoreError"
@@ -70,15 +80,26 @@ _EXCEPTION = re.compile(r"^(?:(?:[\w.]+\.)?(?:[A-Z]\w*(?:Error|Exit|Interrupt)|\
 
 def cause(lines: Iterable[str], known: Iterable[tuple[re.Pattern[str], str]] = _KNOWN) -> str:
     """Name the cause: a known line with its remedy, else the first exception's line, else the last line."""
-    said = [text for line in lines if (text := _PREFIX.sub("", line).strip())]
-    for pattern, remedy in known:
-        for line in said:
-            if pattern.search(line):
-                return f"{line}\n  {remedy}."
+    said = [text for line in lines if (text := _message(line))]
     raised = [line for line in said if _EXCEPTION.match(line) and not _HOLLOW.search(line)]
+    for pattern, remedy in known:
+        # What was raised says it in whole, what was logged on the way may be cut or belong to something else.
+        found = next((line for line in (*raised, *said) if pattern.search(line)), None)
+        if found is not None:
+            return f"{found}\n  {remedy}."
     if raised:
         return raised[0]
     return said[-1] if said else "it said nothing"
+
+
+def of_memory(reason: str) -> bool:
+    """Whether a server failed for want of GPU memory, by the cause that was named."""
+    return _WANT.search(reason) is not None
+
+
+def _message(line: str) -> str:
+    """Give what a line of a log says, without what stands before it."""
+    return _TORCH.sub("", _PREFIX.sub("", _BAR.sub("", _PREFIX.sub("", line)))).strip()
 
 
 def build_cause(lines: Iterable[str]) -> str:

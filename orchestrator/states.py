@@ -1,6 +1,7 @@
 """What is running, as values: containers as Docker reports them, and the state that each one's profile is in. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
@@ -21,20 +22,22 @@ class Container:
     status: str
     health: str = ""
     exit_code: int = 0
-    restarts: int = 0
     started_at: str = ""
     gpus: tuple[int, ...] = ()
     config_hash: str = ""
     oom_killed: bool = False
-    restarts_itself: bool = True
     # What its `vllm serve` was given: a folder in the container, or an id; "" where it runs something else.
     serves: str = ""
+    # The tag that it was made from, and the id of the image that had it then.
+    image: str = ""
+    ident: str = ""
 
     @property
     def state(self) -> State:
         """Name the state of the server in it."""
         if self.status == "running":
-            return {"healthy": "ready", "unhealthy": "failed"}.get(self.health, "starting")  # type: ignore[return-value]
+            # One without a health check does its work from its start on.
+            return {"healthy": "ready", "": "ready", "unhealthy": "failed"}.get(self.health, "starting")  # type: ignore[return-value]
         if self.status in ("restarting", "dead"):
             return "failed"
         if self.status == "removing":
@@ -60,13 +63,13 @@ def inspected(details: dict[str, Any]) -> Container:
         status=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
         exit_code=state["ExitCode"],
-        restarts=details["RestartCount"],
         started_at="" if state["StartedAt"].startswith("0001-") else state["StartedAt"],
         gpus=tuple(int(gpu) for gpu in gpus.split(",") if gpu),
         config_hash=labels.get("com.docker.compose.config-hash", ""),
         oom_killed=state["OOMKilled"],
-        restarts_itself=details["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no"),
         serves=str(argv[2]) if argv[:2] == ["vllm", "serve"] and len(argv) > 2 else "",
+        image=details["Config"].get("Image", ""),
+        ident=details.get("Image", ""),
     )
 
 
@@ -75,7 +78,7 @@ class Observed:
     """What was seen in one look: containers by service, image tags present, rendered files that are stale.
 
     wanted_hashes are Compose's config hashes of what the services should be; routes is the digest that the router runs
-    with.
+    with; status is what the activator says of the models, None when it does not answer.
     """
 
     containers: dict[str, Container]
@@ -83,6 +86,19 @@ class Observed:
     stale: tuple[str, ...] = ()
     wanted_hashes: dict[str, str] | None = None
     routes: str | None = None
+    # The ids of those images, as far as they are known.
+    idents: Mapping[str, str] = field(default_factory=dict)
+    status: Mapping[str, Any] | None = None
+
+    def newest(self, service: str) -> bool:
+        """Whether the service's container was made from what now has its image's tag."""
+        container = self.containers[service]
+        return self.idents.get(container.image, container.ident) == container.ident
+
+    def told(self, model: str) -> Mapping[str, Any] | None:
+        """What the activator says of one model; None when it says nothing."""
+        entries = (self.status or {}).get("models", [])
+        return next((entry for entry in entries if entry.get("name") == model), None)
 
     def current(self, service: str) -> bool:
         """Whether the service's container is as Compose would make it now."""

@@ -76,6 +76,11 @@ class Scheduler:
         soonest = min([*due, *map(self._tired, self.models)], default=inf)
         return None if soonest == inf else max(now, soonest)
 
+    def resting(self, name: str) -> bool:
+        """Tell whether a model is put to rest now, or will be."""
+        job = self.job
+        return name in self._rests or (job is not None and isinstance(job.decision, Rest) and job.target == name)
+
     # --- what happened ------------------------------------------------------------------------------------------------
 
     def _note(self, event: Event, now: float) -> list[Decision]:
@@ -165,7 +170,7 @@ class Scheduler:
         if ready:
             return self._arrived(name, now)
         if event.outcome == "abandoned":
-            self._belief.put(name, "stopped", now)
+            self._belief.put(name, event.rested, now)
             return []
         self._belief.put(name, "failed", now, event.reason)
         self._wants.fail(name)

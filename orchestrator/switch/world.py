@@ -70,7 +70,9 @@ class Server:
     """One model's server as it was seen last.
 
     open is whether its route is open; since is when it got into its state; footprint is what it keeps asleep, measured
-    or estimated; can_sleep is whether its version and history allow sleep; reason says why it failed.
+    or estimated; can_sleep is whether its version and history allow sleep; reason says why it failed. holds is what it
+    was measured to hold of each of its GPUs while awake, in bytes, 0 where it was not; starts_alone is whether a start
+    of it ran out of GPU memory beside sleepers and needed them gone.
     """
 
     state: State = "stopped"
@@ -79,6 +81,8 @@ class Server:
     reason: str = ""
     footprint: Footprint = field(default_factory=lambda: Footprint(3584 << 20, 0))
     can_sleep: bool = False
+    holds: int = 0
+    starts_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,8 @@ class Ended:
     """A switch, or a rest, came to its end.
 
     "ready" says that the target is so at this moment, route open; "abandoned" that it was stopped, if it had begun to
-    start. rested is the state of a model that was put to rest. evicted names the models that were ready and gave way.
+    start. rested is the state of a model that was put to rest, or given up. evicted names the models that were ready
+    and gave way.
     """
 
     target: str

@@ -39,7 +39,8 @@ MODELS = {
     "cpu": Model("cpu", ("cpu",), frozenset()),
 }
 POLICY = Policy(queue_requests=6, queue_bytes=1000, min_awake=5, backoff=5, longest_backoff=40)
-GPUS = {index: Gpu(30 * GIB, 0) for index in BOTH}
+# A claim of 0.9 and what is thought to come on top leave room for one sleeper of 2 GiB.
+GPUS = {index: Gpu(50 * GIB, 0) for index in BOTH}
 ALIVE: frozenset[State] = frozenset({"starting", "ready", "draining", "asleep"})
 
 

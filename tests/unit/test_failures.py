@@ -4,7 +4,7 @@ from textwrap import dedent
 
 import pytest
 
-from orchestrator.failures import build_cause, cause
+from orchestrator.failures import build_cause, cause, of_memory
 
 NO_RUNTIME = (
     "this machine has no NVIDIA runtime for Docker. With GPUs: install the NVIDIA Container Toolkit, then "
@@ -157,6 +157,63 @@ def test_a_model_folder_without_a_model_is_not_looked_for_in_the_volume() -> Non
 def test_what_vllm_puts_before_a_message_is_left_out(prefix: str) -> None:
     assert cause([f"{prefix}ValueError: no such thing"]) == "ValueError: no such thing"
     assert cause([f"{prefix}RuntimeError: CUDA out of memory."]) == f"RuntimeError: CUDA out of memory.\n  {MEMORY}"
+
+
+# As 0.24 printed it when it captured CUDA graphs beside a model that slept.
+CAPTURING = (
+    "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):   0%|          | 0/51 [00:00<?, ?it/s]"
+    "[rank0]:[E1125 10:32:27.646492803 shim_common.cpp:523] "
+)
+TOLD = (
+    "Exception in aoti_torch: CUDA out of memory. Tried to allocate 28.00 MiB. GPU 0 has a total capacity of 79.18 GiB"
+    " of which 13.00 MiB is free."
+)
+RAISED = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 28.00 MiB."
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        CAPTURING,
+        f"(Worker_TP0 pid=153) {CAPTURING}",
+        CAPTURING.removesuffix("[rank0]:[E1125 10:32:27.646492803 shim_common.cpp:523] "),
+        "[E1125 10:32:27.646492803 shim_common.cpp:523] ",
+        "[rank0]: ",
+        "Capturing CUDA graphs (decode, FULL):   4%|▍         | 2/51 [00:01<00:20,  2.41it/s]",
+    ],
+)
+def test_what_stands_before_a_message_on_its_line_is_left_out(before: str) -> None:
+    assert cause([before + TOLD]) == f"{TOLD}\n  {MEMORY}"
+
+
+def test_an_exception_is_told_before_a_line_that_speaks_of_it() -> None:
+    lines = [CAPTURING + TOLD, f"(Worker_TP0 pid=153) ERROR 11-25 10:32:27 [multiproc_executor.py:953] {RAISED}"]
+    assert cause(lines) == f"{RAISED}\n  {MEMORY}"
+
+
+def test_a_bar_with_nothing_behind_it_stays_a_line() -> None:
+    bar = "Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:00<00:00,  2.41it/s]"
+    assert cause([bar]) == bar
+    assert cause(["before", CAPTURING[: CAPTURING.index("[rank0]")]]) == CAPTURING[: CAPTURING.index("[rank0]")]
+
+
+@pytest.mark.parametrize(
+    ("line", "of"),
+    [
+        (TOLD, True),
+        (RAISED, True),
+        ("RuntimeError: CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:62", True),
+        ("ValueError: Free memory on device cuda:0 (3.1/23.64 GiB) on startup is less than desired GPU memory", True),
+        ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.", True),
+        ("ValueError: (6.00 GiB KV cache is needed, which is larger than the available KV cache memory (3.61", True),
+        ("OOMKilled: the machine's memory ran out, and the kernel ended it", False),
+        ("ValueError: User-specified max_model_len (65536) is greater than the derived max_model_len", False),
+        ("OSError: [Errno 28] No space left on device", False),
+        ("", False),
+    ],
+)
+def test_want_of_gpu_memory_is_known_by_its_line(line: str, of: bool) -> None:
+    assert of_memory(cause([line])) is of
 
 
 # As 0.32 printed it for a folder with a config.json and no weights, with fewer frames.

@@ -16,7 +16,7 @@ from tests.unit.values import container
         ("running", "healthy", "ready", True),
         ("running", "unhealthy", "failed", True),
         # No health check, or none that has run yet.
-        ("running", "", "starting", True),
+        ("running", "", "ready", True),
         ("running", "none", "starting", True),
         ("paused", "healthy", "stopped", True),
         ("restarting", "", "failed", True),

@@ -1,0 +1,95 @@
+"""What outlives the activator: whole or not at all, and a broken file ends nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.activator.routes import Routes
+from orchestrator.activator.store import Memory, Store
+from orchestrator.switch.world import Footprint
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    return Memory(Store(tmp_path))
+
+
+def test_what_is_kept_is_found_by_the_next_activator(tmp_path: Path, memory: Memory) -> None:
+    memory.want(["a", "c"])
+    memory.begin("b")
+    memory.saw_run("a", "2026-11-25T00:00:00Z")
+    memory.measured("a", "image-1", Footprint(3, 4))
+    memory.keep_history({"a": {}})
+    again = Memory(Store(tmp_path))
+    assert (again.wanted(), again.under_way(), again.run_of("a")) == (["a", "c"], "b", "2026-11-25T00:00:00Z")
+    assert (again.footprint("a", "image-1"), again.history()) == (Footprint(3, 4), {"a": {}})
+    again.begin(None)
+    assert memory.under_way() is None
+
+
+@pytest.mark.parametrize("text", ["{", "", "\x00\x00", "[" * 100_000, '"words"'])
+def test_a_broken_file_is_set_aside_with_a_word(
+    tmp_path: Path, memory: Memory, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("wish", "switch"):
+        (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+    assert (memory.wanted(), memory.under_way()) == ([], None)
+    assert (tmp_path / "wish.json.broken").read_text(encoding="utf-8") == text
+    assert "set aside" in caplog.text
+    memory.want(["a"])
+    assert memory.wanted() == ["a"]
+
+
+def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    Memory(Store(tmp_path / "file")).want(["a"])
+    assert "cannot be written" in caplog.text
+
+
+def test_sleep_results_are_those_of_an_image(memory: Memory) -> None:
+    memory.measured("a", "image-1", Footprint(3, 4))
+    memory.refuse_sleep("a", "image-1", "it did not wake")
+    assert memory.sleep_refused("a", "image-1") == "it did not wake"
+    assert memory.footprint("a", "image-1") == Footprint(3, 4)
+    assert (memory.sleep_refused("a", "image-2"), memory.footprint("a", "image-2")) == ("", None)
+
+
+def test_what_a_server_holds_awake_is_that_of_an_image_and_a_claim(tmp_path: Path, memory: Memory) -> None:
+    assert memory.awake("a", "image-1", 0.8) == (0, False)
+    memory.measured("a", "image-1", Footprint(3, 4))
+    memory.held("a", "image-1", 0.8, 5)
+    memory.starts_alone("a", "image-1", 0.8)
+    memory.held("a", "image-1", 0.8, 6)
+    again = Memory(Store(tmp_path))
+    assert again.awake("a", "image-1", 0.8) == (6, True)
+    assert again.footprint("a", "image-1") == Footprint(3, 4)
+    assert (again.awake("a", "image-1", 0.7), again.awake("a", "image-2", 0.8)) == ((0, False), (0, False))
+    again.held("a", "image-1", 0.7, 7)
+    assert again.awake("a", "image-1", 0.7) == (7, False)
+
+
+def test_a_passed_sleep_test_clears_what_stood_against_sleep_with_this_image(memory: Memory) -> None:
+    memory.measured("a", "image-1", Footprint(3, 4))
+    memory.refuse_sleep("a", "image-1", "it did not wake")
+    memory.allow_sleep("a", "image-1", 3)
+    assert (memory.sleep_refused("a", "image-1"), memory.sleep_passed("a", "image-1")) == ("", 3)
+    assert memory.footprint("a", "image-1") == Footprint(3, 4)
+    assert memory.sleep_passed("a", "image-2") == 0
+    memory.refuse_sleep("a", "image-1", "it did not wake")
+    assert (memory.sleep_refused("a", "image-1"), memory.sleep_passed("a", "image-1")) == ("it did not wake", 0)
+
+
+def test_a_start_is_new_once(memory: Memory) -> None:
+    assert [memory.new_start(start) for start in ("1", "1", "2")] == [True, False, True]
+
+
+def test_routes_are_files(tmp_path: Path) -> None:
+    routes = Routes(tmp_path / "open")
+    routes.open("a")
+    routes.open("a")
+    routes.open("b")
+    assert sorted(path.name for path in (tmp_path / "open").iterdir()) == ["a", "b"]
+    routes.close("b")
+    routes.close("b")
+    routes.only(frozenset())
+    assert routes.opened() == frozenset()
