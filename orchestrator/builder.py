@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from orchestrator import base, commands, contents, failures, host, imagestore
+from orchestrator.contents import Made
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 from orchestrator.project import Project
 from orchestrator.versions import Build
 
 Say = Callable[[str], None]
-# What a change of our own files in an image takes, packages and base image being there, and what the router takes.
+# What a change of our own files in an image takes, packages and base image being there, and what our own images take.
 SMALL_GIGABYTES = 1.0
 
 
@@ -19,7 +20,7 @@ def build(project: Project, engine: Engine, images: Iterable[str], say: Say) -> 
 
     Raises TandemError with the line that says why; an image of that name that was there is there still.
     """
-    wanted = {image: project.build_of(image) for image in images}
+    wanted = {image: project.made(image) for image in images}
     _check_space(project, engine, wanted, say)
     settings = project.settings
     mirror = settings.get("TANDEM_DEBIAN_MIRROR") or host.debian_mirror()
@@ -58,13 +59,13 @@ def _beneath(settings: Mapping[str, str], found: Mapping[str, str]) -> dict[str,
     return {name: value for name, value in found.items() if value and not settings.get(name)}
 
 
-def _build(project: Project, engine: Engine, of: Build | None, say: Say) -> None:
-    if of is None:
-        argv = commands.build(project.settings.env_files, ["router"])
-    else:
+def _build(project: Project, engine: Engine, of: Made, say: Say) -> None:
+    if isinstance(of, Build):
         engine.environment["TANDEM_BUILD"] = of.tag
         # Compose looks for .env beside the file that it is given.
         argv = commands.build_vllm(project.settings.read, of.variant)
+    else:
+        argv = commands.build(project.settings.env_files, [of])
     said: list[str] = []
     code = ""
     for line in engine.stream(argv):
@@ -77,14 +78,14 @@ def _build(project: Project, engine: Engine, of: Build | None, say: Say) -> None
         raise TandemError(f"the build failed: {failures.build_cause(said)}")
 
 
-def _gigabytes(folder: Path, image: str, of: Build | None, there: Mapping[str, str]) -> float:
+def _gigabytes(folder: Path, image: str, of: Made, there: Mapping[str, str]) -> float:
     """What a build takes: little where the layers of the packages are there already, as there says by image."""
-    if of is None or there.get(image) == contents.below(folder, of):
+    if not isinstance(of, Build) or there.get(image) == contents.below(folder, of):
         return SMALL_GIGABYTES
     return of.gigabytes
 
 
-def _check_space(project: Project, engine: Engine, wanted: dict[str, Build | None], say: Say) -> None:
+def _check_space(project: Project, engine: Engine, wanted: dict[str, Made], say: Say) -> None:
     """Raise TandemError when Docker's data folder has no room for what is to be built."""
     there = {image.name: image.below for image in imagestore.images(engine)}
     if imagestore.build_cache(engine) < SMALL_GIGABYTES * 1e9:

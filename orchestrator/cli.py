@@ -4,21 +4,13 @@ import json
 import os
 import signal
 import sys
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from orchestrator import cli_bundle, cli_doctor, cli_images, cli_verify, cli_weights, session
-
-if TYPE_CHECKING:
-    from orchestrator.engine import Engine
-    from orchestrator.fit.verdict import Fit
-    from orchestrator.plan import Operation
-    from orchestrator.profiles import Profile
-    from orchestrator.project import Project
+from orchestrator import cli_bundle, cli_doctor, cli_images, cli_measure, cli_switch, cli_verify, cli_weights, session
 
 app = typer.Typer(
     help="Serve any of the models in models.toml, by name, behind one OpenAI-compatible address.",
@@ -27,13 +19,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-Name = Annotated[str, typer.Argument(help="A profile of models.toml, or a name that clients send.")]
-OptionalName = Annotated[
-    str | None,
-    typer.Argument(
-        help="A profile; by default that of COMPOSE_PROFILES, else the first that fits this machine's GPUs."
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -101,54 +86,7 @@ def render(
         print("everything is up to date")
 
 
-def _plan(whole: "Project", engine: "Engine", target: "Profile") -> "list[Operation]":
-    from orchestrator.observe import observe
-    from orchestrator.plan import plan
-    from orchestrator.render.routes import table
-
-    choice = whole.choice(target)
-    if choice.automatic:
-        session.say(f"vLLM {choice.build.version}: {choice.why}")
-        engine.environment["TANDEM_VLLM"] = choice.build.tag
-    digest = table(whole.profiles.values())["digest"]
-    return plan(target, observe(whole, engine), whole.images(target), digest)
-
-
-@app.command("plan")
-def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Show what `up NAME` would do, and why, and whether the model fits. Does nothing."""
-    from orchestrator.fit import words
-    from orchestrator.fit.check import check
-
-    whole = session.project(context)
-    engine, target = session.engine(whole), whole.profile(name)
-    operations = _plan(whole, engine, target)
-    fit = check(whole, engine, target, operations)
-    if as_json:
-        steps = [asdict(operation) for operation in operations]
-        print(json.dumps({"operations": steps, "fit": words.values(fit) if fit else None}, ensure_ascii=False))
-        return
-    print("\n".join(map(str, operations)) or f"{name} is ready: nothing to do")
-    if fit:
-        print(f"\n{words.table(fit)}")
-
-
-def _fitting(whole: "Project", engine: "Engine", target: "Profile", plan: "list[Operation]", *, force: bool) -> None:
-    """Say what stands against a model's fitting. Raises TandemError when it cannot fit, unless it is forced."""
-    from orchestrator.errors import TandemError
-    from orchestrator.fit import words
-    from orchestrator.fit.check import check
-
-    fit: Fit | None = check(whole, engine, target, plan)
-    if fit is None:
-        return
-    if fit.state == "cannot" and not force:
-        raise TandemError(words.refusal(fit))
-    warning = words.warning(fit, forced=force)
-    if warning:
-        session.say(warning)
-
-
+app.command("plan")(cli_switch.plan_command)
 app.command()(cli_images.build)
 app.command()(cli_images.images)
 app.command()(cli_verify.verify_image)
@@ -157,78 +95,15 @@ app.command()(cli_weights.verify)
 app.add_typer(cli_weights.app, name="models")
 
 
-@app.command()
-def up(
-    context: typer.Context,
-    name: OptionalName = None,
-    force: Annotated[bool, typer.Option("--force", help="Try it though the model cannot fit.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
-    from orchestrator import project, report, view
-    from orchestrator.executor import Executor
-
-    whole = session.project(context)
-    engine = session.engine(whole)
-    executor: Executor | None = None
-    try:
-        target = session.target(whole, name)
-        engine.check()
-        stale = project.stale(whole.folder, whole.rendered())
-        if stale:
-            session.say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
-            project.write(whole.folder, stale)
-        operations = _plan(whole, engine, target)
-        _fitting(whole, engine, target, operations, force=force)
-        with closing(view.choose(os.environ.get("TERM"))) as shown:
-            executor = Executor(whole, engine, shown)
-            executor.run(target, operations)
-    except KeyboardInterrupt:
-        session.say("interrupted")
-        if executor is not None:
-            executor.abandon()
-        session.say(report.running(engine.containers()))
-        raise typer.Exit(130) from None
-    print(json.dumps(report.ready_json(whole, target)) if as_json else report.ready(whole, target))
-
-
-@app.command()
-def down(
-    context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Only this profile; by default everything.")] = None,
-) -> None:
-    """Stop and remove the containers; weights, caches and images stay."""
-    from orchestrator import commands, report
-
-    whole = session.project(context)
-    engine = session.engine(whole)
-    engine.check()
-    files = whole.settings.env_files
-    session.say(f"stopping {name or 'everything'}")
-    if name is None:
-        engine.run(commands.down(files))
-    else:
-        profile = whole.profile(name).name
-        present = [service for service in (profile, f"pull-{profile}") if service in engine.containers()]
-        if present:
-            engine.run(commands.remove(files, present))
-    print(report.running(engine.containers()))
-
-
-@app.command()
-def status(context: typer.Context, as_json: Json = False) -> None:
-    """Show each profile: its state, GPUs, since when, and the address."""
-    from orchestrator import report
-
-    whole = session.project(context)
-    containers = session.engine(whole).containers()
-    print(json.dumps(report.status_json(whole, containers), indent=2) if as_json else report.status(whole, containers))
+app.command()(cli_switch.up)
+app.command()(cli_switch.down)
+app.command()(cli_switch.status)
 
 
 @app.command()
 def logs(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A profile, or router.")],
+    name: Annotated[str, typer.Argument(help="A profile, or router, activator, engine-proxy, gpus.")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as new lines come.")] = False,
     tail: Annotated[str, typer.Option(help="How many of the last lines, or all.")] = "200",
 ) -> None:
@@ -249,4 +124,6 @@ def logs(
     os.execvp(argv[0], argv)  # noqa: S606 (argv is built by us; Ctrl-C and pipes are docker's to handle)
 
 
+app.command("sleep-test")(cli_measure.sleep_test)
+app.add_typer(cli_measure.app, name="bench")
 app.add_typer(cli_bundle.app, name="bundle")

@@ -34,7 +34,7 @@ def build(
     choice = _choice(whole, name, vllm, target)
     session.say(f"vLLM {choice.build.version} ({choice.build.name}): {choice.why}")
     project.write(whole.folder, project.stale(whole.folder, whole.rendered()))
-    images = [project.ROUTER_IMAGE, choice.build.image]
+    images = [*project.OWN_IMAGES, choice.build.image]
     builder.build(whole, session.engine(whole), images, session.say)
     print(json.dumps({"images": images, "why": choice.why}) if as_json else "\n".join(images))
 
@@ -101,8 +101,9 @@ def _in_use(whole: "Project") -> tuple[dict[str, list[str]], dict[str, str]]:
     """Say which profiles use an image, by its name, and the digest of what each image would be built from now."""
     from orchestrator import base, contents, project
 
-    used = {project.ROUTER_IMAGE: ["router"], base.OWN_IMAGE: ["builds"]}
+    used: dict[str, list[str]] = {image: [service] for image, service in project.OWN_IMAGES.items()}
+    used[base.OWN_IMAGE] = ["builds"]
     for profile in whole.profiles.values():
         used.setdefault(whole.wanted(profile).image, []).append(profile.name)
     made = [image for image in used if image != base.OWN_IMAGE]
-    return used, {image: contents.digest(whole.folder, whole.build_of(image)) for image in made}
+    return used, {image: contents.digest(whole.folder, whole.made(image)) for image in made}

@@ -27,8 +27,11 @@ def build_vllm(env_files: Iterable[Path], variant: str) -> list[str]:
     return [*_compose(env_files), "-f", "docker/vllm/image.yaml", "--progress", "plain", "build", variant]
 
 
-def up(env_files: Iterable[Path], profile: str, services: Iterable[str]) -> list[str]:
-    """Create and start services of one profile; images are built before, so that a missing one is an error here."""
+def up(env_files: Iterable[Path], profile: str, services: Iterable[str], *, anew: bool = False) -> list[str]:
+    """Create and start services of one profile; images are built before, so that a missing one is an error here.
+
+    Anew makes their containers again, also those that run.
+    """
     return [
         *_compose(env_files, profile),
         "--progress",
@@ -38,8 +41,27 @@ def up(env_files: Iterable[Path], profile: str, services: Iterable[str]) -> list
         "--no-build",
         "--pull",
         "never",
+        *(["--force-recreate", "--no-deps"] if anew else []),
         *services,
     ]
+
+
+def create(env_files: Iterable[Path], services: Iterable[str]) -> list[str]:
+    """Make the containers of servers and start none, nor what they depend on; a service is called as its profile."""
+    named = list(services)
+    return [
+        *_compose(env_files, *named), "--progress", "plain",
+        "up", "--no-start", "--no-deps", "--no-build", "--pull", "never", *named,
+    ]  # fmt: skip
+
+
+def forget_kernels(project: str, tag: str, image: str) -> list[str]:
+    """Empty the volume of the kernels that servers of one version of vLLM compiled."""
+    volume = f"type=volume,source={project}_cache-{tag},target=/cache"
+    return [
+        "docker", "run", "--rm", "--network", "none", "--user", "0", "--mount", volume,
+        "--entrypoint", "find", image, "/cache", "-mindepth", "1", "-delete",
+    ]  # fmt: skip
 
 
 def weights(env_files: Iterable[Path], profile: str, container: str, words: Iterable[str], *, alone: bool) -> list[str]:

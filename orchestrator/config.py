@@ -7,7 +7,7 @@ from orchestrator.complaints import shape_problems
 from orchestrator.errors import ConfigError
 from orchestrator.problems import Path, Problem
 from orchestrator.profiles import Profile
-from orchestrator.rules import Fault, clashes, faults
+from orchestrator.rules import Fault, clashes, faults, preloads
 from orchestrator.versions import Versions
 
 Table = dict[str, Any]
@@ -27,6 +27,7 @@ def load(text: str, versions: Versions, *, where: str = "models.toml") -> dict[s
     defaults = data["defaults"] if isinstance(data.get("defaults"), dict) else {}
     tables = data["models"] if isinstance(data.get("models"), dict) else {}
     profiles = {}
+    sure_of_gpus = []
     for name, table in tables.items():
         if isinstance(table, dict):
             profile, doubtful = _profile(name, defaults, table, wrong)
@@ -34,7 +35,9 @@ def load(text: str, versions: Versions, *, where: str = "models.toml") -> dict[s
             problems += [Problem(_origin(fault, name, table), fault.fact) for fault in found]
             if not {"served_model_name", "aliases"} & doubtful:
                 profiles[name] = profile
-    problems += clashes(list(profiles.values()))
+            if not {"gpus", "preload"} & doubtful:
+                sure_of_gpus.append(profile)
+    problems += clashes(list(profiles.values())) + preloads(sure_of_gpus)
     if problems:
         raise ConfigError([f"{where}: {problem}" for problem in dict.fromkeys(problems)])
     return profiles

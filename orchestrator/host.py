@@ -36,6 +36,15 @@ def free_bytes(folder: Path) -> int | None:
         return None
 
 
+def free_memory(path: Path = Path("/proc/meminfo")) -> int | None:
+    """Say how many bytes of the machine's memory programs may still take; None where the kernel does not tell."""
+    try:
+        found = re.search(r"^MemAvailable: *(\d+) kB$", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
 def _smi(*arguments: str) -> str:
     program = next((found for name in NVIDIA_SMI if (found := shutil.which(name))), None)
     if program is None:

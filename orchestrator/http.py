@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
@@ -23,6 +23,8 @@ from urllib.request import (
 
 # The router is on this machine: a proxy from the environment must not get between.
 _open = build_opener(ProxyHandler({})).open
+# What the router says while nobody stands behind it.
+_NOBODY = frozenset({502, 503, 504})
 # Far above any page that is asked for; an answer without end is none.
 LIMIT = 32 * 2**20
 _HOPS = 5
@@ -43,6 +45,18 @@ class Way:
 
     proxies: Mapping[str, str]
     authorities: str = ""
+
+
+class SilentError(Exception):
+    """Nobody answered, or the answer broke off; str() says how."""
+
+
+class RefusedError(Exception):
+    """The answer was an error: its status, and in str() its own words."""
+
+    def __init__(self, status: int, words: str) -> None:
+        self.status = status
+        super().__init__(words)
 
 
 class Worker(threading.Thread):
@@ -83,27 +97,42 @@ def routes_digest(address: str) -> str | None:
     return answer.get("digest") if answer else None
 
 
-def answers(address: str, model: str, *, seconds: float = 30) -> str | None:
-    """Ask a model for one token through the router. None when it answers, else why not."""
-    body = json.dumps({"model": model, "prompt": "Hi", "max_tokens": 1, "temperature": 0}).encode()
-    request = Request(f"{address}/v1/completions", body, {"Content-Type": "application/json"})  # noqa: S310 (always http)
+def lines(
+    address: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    post: bool = False,
+    key: str = "",
+    seconds: float | None = None,
+) -> Generator[str, None, None]:
+    """Ask the router and give the lines of its answer as they come; closing the generator closes the connection.
+
+    body is sent as JSON; key opens what is the owner's; seconds is how long it may be silent. Raises SilentError when
+    nobody answers or the answer breaks off, RefusedError when it is an error.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    given = json.dumps(body).encode() if body is not None else b"" if post else None
+    request = Request(address, given, headers)  # noqa: S310 (always http)
     try:
         with _open(request, timeout=seconds) as answer:
-            json.load(answer)["choices"][0]
+            for line in answer:
+                yield line.decode(errors="replace").rstrip("\r\n")
     except HTTPError as error:
-        return _reason(error)
-    except (URLError, OSError) as error:
-        return f"no answer from {address}: {error}"
-    except (ValueError, LookupError):
-        return "the answer is not a completion"
-    return None
+        words = _words(error)
+        if error.code in _NOBODY:
+            raise SilentError(words) from None
+        raise RefusedError(error.code, words) from None
+    except (HTTPException, OSError) as error:
+        raise SilentError(_fault(getattr(error, "reason", error), seconds or 0)) from None
 
 
-def _reason(error: HTTPError) -> str:
+def _words(error: HTTPError) -> str:
     try:
-        return f"{error.code}: {json.load(error)['error']['message']}"
-    except (ValueError, LookupError, TypeError):
-        return f"{error.code}: {error.reason}"
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, LookupError, TypeError, OSError):
+        return f"{error.code} {error.reason}"
 
 
 def _ask(address: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from orchestrator.errors import TandemError
 from orchestrator.states import Image
 
 # What our images are called; one that lost its name still has a label of ours.
-REPOSITORIES = ("tandem/vllm:", "tandem/router:", "tandem/base:")
+REPOSITORIES = ("tandem/vllm:", "tandem/router:", "tandem/activator:", "tandem/base:")
 LABEL = "tandem.inputs"
 
 

@@ -3,23 +3,31 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator import commands, http
+from orchestrator.ask import Activator
 from orchestrator.engine import Engine
 from orchestrator.project import Project, stale
 from orchestrator.states import Observed
 
 
-def observe(project: Project, engine: Engine) -> Observed:
-    """Look at the containers, images, rendered files and routes. Raises TandemError when Docker does not answer."""
+def observe(project: Project, engine: Engine, activator: Activator) -> Observed:
+    """Look at the containers, images, rendered files, routes and what the activator says.
+
+    Raises TandemError when Docker does not answer.
+    """
     files = stale(project.folder, project.rendered())
     with ThreadPoolExecutor() as pool:
         # Compose takes 0.2 s to say what it would make, about as long as all the rest.
         hashes = pool.submit(engine.wanted_hashes, commands.hashes(project.settings.env_files))
         containers = engine.containers()
+        idents = engine.image_ids()
         router = containers.get("router")
+        routed = router is not None and router.state == "ready"
         return Observed(
             containers=containers,
-            images=engine.images(),
+            images=frozenset(idents),
+            idents=idents,
             stale=tuple(file.path for file in files),
             wanted_hashes=hashes.result(),
-            routes=http.routes_digest(project.settings.address) if router and router.state == "ready" else None,
+            routes=http.routes_digest(project.settings.address) if routed else None,
+            status=activator.status() if routed else None,
         )

@@ -1,13 +1,18 @@
 """Decides what has to happen for a model to be up: profiles and what was seen in, operations with causes out. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.profiles import Profile, gpu_names
 from orchestrator.states import Container, Observed
+from orchestrator.versions import ACTIVATOR
 
-Kind = Literal["render", "build", "check", "pull", "stop", "start", "reload", "wait", "keep"]
+Kind = Literal["render", "build", "check", "pull", "stop", "start", "restart", "create", "reload", "switch"]
+# What stands between clients, the activator and Docker, in front of every server.
+FRONT = ("router", "activator", "engine-proxy")
+# Reads the memory of the GPUs, where a profile has any.
+READER = "gpus"
 
 
 @dataclass(frozen=True)
@@ -22,35 +27,47 @@ class Operation:
         return f"{self.kind:<7} {self.subject:<28} {self.cause}"
 
 
-def overlaps(profile: Profile, gpus: tuple[int, ...]) -> list[int]:
-    """Name the GPUs that a profile shares with a container's; who shares one cannot run beside it."""
-    return sorted(set(profile.gpus) & set(gpus))
+def plan(
+    target: Profile, observed: Observed, images: Mapping[str, str], digest: str, others: Iterable[str] = ()
+) -> list[Operation]:
+    """Plan what has to be there before the activator can bring `target` up, and then to ask it; empty when it is up.
 
-
-def plan(target: Profile, observed: Observed, images: Mapping[str, str], digest: str) -> list[Operation]:
-    """Plan the way from what was seen to `target` being ready; empty when it is.
-
-    images gives the image tag of each service that is started; digest is that of the rendered routes.
+    images gives the image tags of the router and of the target; digest is that of the rendered routes;
+    others are the profiles that a request is to find with a container.
     """
     operations = [Operation("render", path, "models.toml says otherwise") for path in observed.stale]
-    # The router first: what is wrong with the port or with Docker shows before any model is stopped.
-    operations += _build(images["router"], observed)
-    router = _start("router", observed)
-    operations += router
-    if not router and observed.routes not in (None, digest):
+    operations += [*_build(images["router"], observed), *_build(ACTIVATOR, observed)]
+    # What is wrong with the port or with Docker shows before anything that takes long.
+    front = [operation for service in FRONT for operation in _start(service, observed)]
+    operations += front
+    restarted = any(operation.subject == "router" for operation in front)
+    if not restarted and observed.routes not in (None, digest):
         operations.append(Operation("reload", "router", "it runs with older routes"))
-    server = _start(target.name, observed)
+    create = _create(target.name, observed, "not created yet")
     container = observed.containers.get(target.name)
-    if not server and container is not None and container.state == "ready":
-        if not container.restarts_itself:
-            # An `up` was killed between the start and its end.
-            operations.append(Operation("keep", target.name, "Docker would not start it again with the machine"))
-        return operations
-    if server:
+    alive = container is not None and container.alive
+    if create or not alive:
         operations += _prepare(target, observed, images[target.name])
-    operations += _evictions(target, observed)
-    operations += server
-    return [*operations, Operation("wait", target.name, "ready is when it lists its name and answers")]
+    if target.gpus:
+        operations += _start(READER, observed)
+    stop = []
+    if container is not None and alive and (create or container.status == "paused"):
+        # Compose would stop it in the middle of its requests.
+        stop.append(Operation("stop", target.name, create[0].cause if create else "is paused"))
+    operations += [*stop, *create]
+    for name in others:
+        other = observed.containers.get(name)
+        if other is None or not other.alive:
+            operations += _create(name, observed, "so that a request can start it")
+    if stop or create or not _is_up(target.name, observed):
+        operations.append(Operation("switch", target.name, "ready is when it lists its name and answers"))
+    return operations
+
+
+def _is_up(name: str, observed: Observed) -> bool:
+    """Whether a model is ready, and wanted so; what a request alone brought up, the next may send away."""
+    told = observed.told(name) or {}
+    return told.get("state") == "ready" and bool(told.get("open")) and name in (observed.status or {}).get("wanted", [])
 
 
 def _build(tag: str, observed: Observed) -> list[Operation]:
@@ -68,25 +85,25 @@ def _prepare(target: Profile, observed: Observed, image: str) -> list[Operation]
     return operations
 
 
-def _evictions(target: Profile, observed: Observed) -> list[Operation]:
-    """Stop whoever holds a GPU that the target needs."""
-    found = []
-    for service, container in observed.containers.items():
-        shared = overlaps(target, container.gpus)
-        if service != target.name and container.alive and shared:
-            cause = f"holds {gpu_names(shared)}, which {target.name} needs"
-            found.append(Operation("stop", service, cause))
-    return found
+def _create(service: str, observed: Observed, missing: str) -> list[Operation]:
+    """Make a server's container, unless it is there as it should be; the activator alone starts it."""
+    if service not in observed.containers:
+        return [Operation("create", service, missing)]
+    if not observed.current(service):
+        return [Operation("create", service, "its settings changed since it was created")]
+    if not observed.containers[service].alive and not observed.newest(service):
+        return [Operation("create", service, "its image was built anew since it was created")]
+    return []
 
 
 def _start(service: str, observed: Observed) -> list[Operation]:
-    """Start a service unless it runs as it should; first stop one that Compose would leave alone, unwell as it is."""
+    """Start a service that no model depends on, unless it runs as it should."""
     container = observed.containers.get(service)
     if container is None:
         return [Operation("start", service, "not created yet")]
     if container.status == "paused" or container.state == "failed":
-        stop = [Operation("stop", service, _fault(container))] if container.alive else []
-        return [*stop, Operation("start", service, _fault(container))]
+        # Compose leaves alone what runs, however unwell it is.
+        return [Operation("restart" if container.alive else "start", service, _fault(container))]
     if not container.alive:
         return [Operation("start", service, f"is {container.status}")]
     if not observed.current(service):

@@ -17,6 +17,7 @@ _ARGS_SCHEMA = {
 }
 Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 Image = Literal["cuda", "cpu"]
+Sleep = Literal["off", "auto"]
 Source = Literal["modelscope", "huggingface", "path"]
 # What a hub calls the branch that a model is on.
 BRANCHES: dict[str, str] = {"modelscope": "master", "huggingface": "main", "path": ""}
@@ -56,6 +57,14 @@ class Options(BaseModel):
         None, description="Version of vLLM, of docker/vllm/versions.toml; by default the newest that the driver runs."
     )
     ready_timeout: Annotated[int, Field(ge=1)] = Field(900, description="Seconds a start may take until ready.")
+    sleep: Sleep = Field(
+        "off",
+        description="auto: a model that gives way is put to sleep where memory allows, and is back within seconds.",
+    )
+    ttl: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Seconds without a request after which the model leaves its GPUs; never unless given."
+    )
+    preload: bool = Field(False, description="Bring the model up when Tandem starts and nobody wants another.")
     shm_size: Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmg]b?$")] = Field(
         "8gb", description="Shared memory of the container, such as 8gb; NCCL and vLLM's workers talk through it."
     )

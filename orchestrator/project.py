@@ -2,17 +2,24 @@
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import config, host, render, settings, versions
+from orchestrator.contents import Made, Service
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.profiles import Profile
 from orchestrator.settings import Settings
 from orchestrator.versions import Build, Choice, Versions
 
 ROUTER_IMAGE = "tandem/router:0.1.0"
+ACTIVATOR_IMAGE = versions.ACTIVATOR
+# Our own images, by the services that compose.yaml builds them for.
+OWN_IMAGES: Mapping[str, Service] = {ROUTER_IMAGE: "router", ACTIVATOR_IMAGE: "activator"}
+# The services that run beside every model, and their images.
+SERVICES = {"router": ROUTER_IMAGE, "engine-proxy": ROUTER_IMAGE, "activator": ACTIVATOR_IMAGE}
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,17 @@ class Project:
 
     def images(self, profile: Profile) -> dict[str, str]:
         """Name the image of each service that a profile's start needs."""
-        return {"router": ROUTER_IMAGE, profile.name: self.choice(profile).build.image}
+        return {**SERVICES, profile.name: self.choice(profile).build.image}
 
-    def build_of(self, image: str) -> Build | None:
-        """Say which build of vLLM an image is; None for the router's."""
-        if image == ROUTER_IMAGE:
-            return None
+    def creatable(self, target: Profile, present: Collection[str]) -> list[str]:
+        """Name the other profiles whose image is on this machine, so that a request can start them."""
+        others = [profile for profile in self.profiles.values() if profile.name != target.name]
+        return [profile.name for profile in others if self.wanted(profile).image in present]
+
+    def made(self, image: str) -> Made:
+        """Say what an image is: which build of vLLM, or the service of ours."""
+        if image in OWN_IMAGES:
+            return OWN_IMAGES[image]
         return next(b for found in self.versions.builds.values() for b in found.values() if b.image == image)
 
     def choice(self, profile: Profile) -> Choice:
@@ -94,6 +106,7 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
         if profile.local and not (folder / profile.model / "config.json").is_file()
     ]
     faults += _missing(in_force)
+    faults += _key_faults(in_force)
     if faults:
         raise ConfigError(faults)
     return Project(folder, found, known, in_force, functools.cache(host.driver))
@@ -105,6 +118,7 @@ def _missing(in_force: Settings) -> list[str]:
         ("TANDEM_CA_BUNDLE", "a file", Path.is_file),
         ("TANDEM_MODELSCOPE_TOKEN_FILE", "a file", Path.is_file),
         ("TANDEM_HF_TOKEN_FILE", "a file", Path.is_file),
+        ("TANDEM_ADMIN_KEY_FILE", "a file", Path.is_file),
         ("TANDEM_WHEELS", "a folder", Path.is_dir),
     )
     return [
@@ -114,9 +128,32 @@ def _missing(in_force: Settings) -> list[str]:
     ]
 
 
+def admin_key(in_force: Settings) -> str:
+    """Read the key that opens the router's /-/ to other machines; "" where none is set.
+
+    Raises ConfigError when the file cannot be read, or holds anything but a key.
+    """
+    path = in_force.get("TANDEM_ADMIN_KEY_FILE")
+    key = text_of(Path(path)).strip() if path else ""
+    if path and not re.fullmatch(r"[!-~]+", key):
+        raise ConfigError([f"TANDEM_ADMIN_KEY_FILE: {path} should hold a key, one word of letters, digits and signs"])
+    return key
+
+
+def _key_faults(in_force: Settings) -> list[str]:
+    path = in_force.get("TANDEM_ADMIN_KEY_FILE")
+    if not path.startswith("/") or not _holds(Path.is_file, path):
+        return []
+    try:
+        admin_key(in_force)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
 def _shown(name: str, value: str) -> str:
     # A token that was put where the name of its file belongs.
-    return "something else" if "TOKEN" in name and "/" not in value else f'"{value}"'
+    return "something else" if ("TOKEN" in name or "KEY" in name) and "/" not in value else f'"{value}"'
 
 
 def _holds(fits: Callable[[Path], bool], value: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.problems import Path, Problem, show
 from orchestrator.profiles import Profile
-from orchestrator.versions import Versions
+from orchestrator.versions import Versions, number
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MODEL_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -37,7 +37,7 @@ _OTHERS = {
     "ZhipuAI": "zai-org", "Shanghai_AI_Laboratory": "internlm", "OpenBMB": "openbmb", "01ai": "01-ai",
 }  # fmt: skip
 _OF_LLM_RESEARCH = {"meta-llama": "meta-llama", "llama-": "meta-llama", "gemma-": "google", "phi-": "microsoft"}
-RESERVED = frozenset({"router", "activator", "engine-proxy", "example"})
+RESERVED = frozenset({"router", "activator", "engine-proxy", "gpus", "example"})
 # Flags that have a typed key, or that the container's own wiring depends on.
 TYPED_FLAGS = {
     "served-model-name": "served_model_name and aliases",
@@ -52,8 +52,13 @@ TYPED_FLAGS = {
     "enable-auto-tool-choice": "tool_call_parser",
     "model": "model",
     "revision": "revision",
+    "enable-sleep-mode": "sleep",
 }
 FIXED_FLAGS = frozenset({"host", "port", "uds", "root-path", "api-key", "ssl-keyfile", "ssl-certfile"})
+# What the gate of a server goes by.
+WIRED = ("TANDEM_GPUS", "TANDEM_PROFILE", "TANDEM_SLEEP")
+# The first version of vLLM whose sleep mode can be relied on.
+SLEEPS = (0, 17)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def faults(profile: Profile, versions: Versions) -> Iterator[Fault]:
     yield from _model(profile)
     yield from _served_names(profile)
     yield from _image(profile, versions)
+    yield from _sleep(profile, versions)
     yield from _gpus(profile)
     yield from _args(profile)
     yield from _env(profile)
@@ -136,6 +142,16 @@ def _image(profile: Profile, versions: Versions) -> Iterator[Fault]:
         yield Fault(("image",), fact, ("image", "vllm"))
 
 
+def _sleep(profile: Profile, versions: Versions) -> Iterator[Fault]:
+    both = ("sleep", "vllm")
+    if profile.sleep == "auto" and profile.vllm in versions.builds and number(profile.vllm or "")[:2] < SLEEPS:
+        why = "is broken from 0.14 to 0.16 and missing or unfinished before"
+        fact = f"should be off, as vllm is {profile.vllm}: sleep mode works from 0.17 on, it {why}"
+        yield Fault(("sleep",), fact, both)
+    if profile.sleep == "auto" and "VLLM_SERVER_DEV_MODE" in profile.env:
+        yield Fault(("env", "VLLM_SERVER_DEV_MODE"), "is set by Tandem itself, as sleep is auto", ("env", "sleep"))
+
+
 def _gpus(profile: Profile) -> Iterator[Fault]:
     both = ("gpus", "image")
     if profile.image == "cpu" and profile.gpus:
@@ -183,6 +199,8 @@ def _env(profile: Profile) -> Iterator[Fault]:
         if not VARIABLE.fullmatch(name):
             fact = "a variable's name is letters, digits and underscores and does not begin with a digit"
             yield Fault(("env", name), fact)
+        elif name in WIRED:
+            yield Fault(("env", name), "is set by Tandem itself")
 
 
 def clashes(profiles: list[Profile]) -> list[Problem]:
@@ -195,6 +213,21 @@ def clashes(profiles: list[Profile]) -> list[Problem]:
                 fact = f"the name {show(name)} already belongs to models.{owner[name]}"
                 problems.append(Problem(("models", profile.name), fact))
     return [*problems, *_two_of_one_model(profiles)]
+
+
+def preloads(profiles: list[Profile]) -> list[Problem]:
+    """Say which profiles cannot be preloaded, as one before them is and they share GPUs."""
+    problems = []
+    loaded = [profile for profile in profiles if profile.preload]
+    for place, profile in enumerate(loaded):
+        for other in loaded[:place]:
+            shared = sorted(set(profile.gpus) & set(other.gpus))
+            if shared:
+                which = ("GPU " if len(shared) == 1 else "GPUs ") + ", ".join(map(str, shared))
+                fact = f"should be false, as models.{other.name} is preloaded and needs {which} too"
+                problems.append(Problem(("models", profile.name, "preload"), fact))
+                break
+    return problems
 
 
 def _two_of_one_model(profiles: list[Profile]) -> list[Problem]:

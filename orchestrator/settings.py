@@ -29,6 +29,33 @@ KNOWN = {
     "TANDEM_LIMIT_RATE": "",
     "TANDEM_MODELSCOPE_TOKEN_FILE": "",
     "TANDEM_HF_TOKEN_FILE": "",
+    "TANDEM_HOLD_TIMEOUT": "300",
+    "TANDEM_QUEUE_REQUESTS": "256",
+    "TANDEM_QUEUE_BYTES": "268435456",
+    "TANDEM_DRAIN_TIMEOUT": "300",
+    "TANDEM_STALL_TIMEOUT": "300",
+    "TANDEM_MIN_AWAKE": "5",
+    "TANDEM_ABANDON": "1",
+    "TANDEM_HOST_RESERVE": "8589934592",
+    "TANDEM_WAIT_AS": "comment",
+    "TANDEM_ADMIN_KEY_FILE": "",
+    "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
+}
+_SECONDS = (r"(?=.*[1-9])[0-9]+(?:\.[0-9]+)?", "a number of seconds above 0, such as 300")
+_NO_SECONDS = (r"[0-9]+(?:\.[0-9]+)?", "a number of seconds, such as 5")
+_BYTES = (r"0*[1-9][0-9]*", "a number of bytes of at least 1, such as 268435456")
+# What the settings of switching may be, and how that is said.
+SWITCHING = {
+    "TANDEM_HOLD_TIMEOUT": _SECONDS,
+    "TANDEM_QUEUE_REQUESTS": (r"0*[1-9][0-9]*", "a number of requests of at least 1"),
+    "TANDEM_QUEUE_BYTES": _BYTES,
+    "TANDEM_DRAIN_TIMEOUT": _SECONDS,
+    "TANDEM_STALL_TIMEOUT": _SECONDS,
+    "TANDEM_MIN_AWAKE": _NO_SECONDS,
+    "TANDEM_ABANDON": (r"[01]", "1 or 0"),
+    "TANDEM_HOST_RESERVE": (r"[0-9]+", "a number of bytes, such as 8589934592"),
+    "TANDEM_WAIT_AS": (r"comment|reasoning", "comment or reasoning"),
+    "TANDEM_DOCKER_SOCKET": (r"/.+", "the whole path of Docker's socket, beginning with /"),
 }
 # The setting that holds a hub's token, and the one that names a file with it.
 TOKENS = {
@@ -77,6 +104,18 @@ class Settings:
         bind = self.get("TANDEM_BIND")
         host = "localhost" if bind in ("127.0.0.1", "0.0.0.0", "::", "[::]") else bind  # noqa: S104 (compared, not bound)
         return f"http://{host}:{self.get('TANDEM_PORT')}"
+
+    @property
+    def shut(self) -> str:
+        """Say why the router answers nobody below /-/, and so no switch can be asked for; "" when it does."""
+        bind = self.get("TANDEM_BIND")
+        if ip_address(bind.strip("[]")).is_loopback or self.get("TANDEM_ADMIN_KEY_FILE"):
+            return ""
+        return (
+            f"TANDEM_BIND={bind} lets other machines in, and without a key the router switches for nobody then.\n"
+            "  Make one:  (umask 077; openssl rand -hex 32 > admin.key)\n"
+            "  and put its whole path into .env:  TANDEM_ADMIN_KEY_FILE=$PWD/admin.key"
+        )
 
 
 def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> Settings:
@@ -171,6 +210,11 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
         found.append(f"TANDEM_LIMIT_RATE: {fault}")
     if not _is_address(settings.get("TANDEM_BIND")):
         found.append(f'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "{settings.get("TANDEM_BIND")}"')
+    found += [
+        f'{name}: should be {words}, got "{settings.get(name)}"'
+        for name, (pattern, words) in SWITCHING.items()
+        if not re.fullmatch(pattern, settings.get(name), re.ASCII)
+    ]
     tag, tags = settings.get("TANDEM_VLLM"), versions.by_tag("cuda")
     if tag and tag not in tags:
         found.append(f'TANDEM_VLLM: should be one of {", ".join(tags)}, got "{tag}"')

@@ -15,6 +15,7 @@ VARIANTS: tuple[Variant, ...] = ("cuda", "cpu")
 # Who may ask for a version.
 By = Literal["models.toml", "TANDEM_VLLM", "--vllm"]
 REPOSITORY = "tandem/vllm"
+ACTIVATOR = "tandem/activator:0.1.0"
 PATH = "docker/vllm/versions.toml"
 
 

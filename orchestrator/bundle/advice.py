@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from orchestrator.errors import TandemError
 from orchestrator.profiles import Profile
-from orchestrator.project import ROUTER_IMAGE, Project
+from orchestrator.project import OWN_IMAGES, Project
 from orchestrator.versions import Build, number
 
 
@@ -39,9 +39,10 @@ def _trouble(project: Project, name: str, brought: Collection[str]) -> _Trouble 
     profile = project.profiles.get(name)
     if profile is None:
         return _Trouble(f"the bundle is for {name}, which this models.toml does not have")
-    if ROUTER_IMAGE not in brought:
+    missing = next((image for image in OWN_IMAGES if image not in brought), None)
+    if missing is not None:
         return _Trouble(
-            f"this Tandem wants the image {ROUTER_IMAGE}, which the bundle does not bring",
+            f"this Tandem wants the image {missing}, which the bundle does not bring",
             "use the Tandem of the bundle's own tandem.tar",
         )
     try:

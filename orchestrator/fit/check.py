@@ -1,6 +1,6 @@
 """Brings together what decides whether a profile fits: the model, the GPUs, the plan."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from orchestrator import host
@@ -9,7 +9,6 @@ from orchestrator.fit import flags, hub, look, shape, verdict, ways, weights
 from orchestrator.fit.gpu import Gpu, attributed
 from orchestrator.fit.room import Memory
 from orchestrator.fit.verdict import Fit
-from orchestrator.plan import Operation
 from orchestrator.profiles import BRANCHES, Profile
 from orchestrator.project import Project
 from orchestrator.render.serve import OVERRIDABLE, variable
@@ -20,13 +19,11 @@ def check(
     whole: Project,
     engine: Engine,
     target: Profile,
-    operations: Sequence[Operation],
+    leaving: Collection[str],
     *,
     gpus: Callable[[], list[Gpu]] = host.gpu_memory,
-) -> Fit | None:
-    """Say whether a profile that a plan starts fits; None when the plan starts none: what runs fits."""
-    if not any(operation.kind == "start" and operation.subject == target.name for operation in operations):
-        return None
+) -> Fit:
+    """Say whether a profile that is to start fits; leaving are the servers that give their memory back before."""
     told = flags.read(target, lambda key: _override(whole, target, key), whole.choice(target).build.version)
     found = look.look(whole, engine, target)
     dimensions = found if isinstance(found, str) else shape.read(found.config)
@@ -40,7 +37,7 @@ def check(
         held = "the hub lists no safetensors files"
     else:
         held = weights.of_size(found.size, dimensions, told, found.source)
-    memory = "it has none" if told.cpu else _memory(engine, target, operations, gpus())
+    memory = "it has none" if told.cpu else _memory(engine, target, leaving, gpus())
     fit = verdict.decide(target.name, dimensions, held, told, memory)
     if fit.state not in ("cannot", "tight") or (not isinstance(dimensions, str) and dimensions.quantization):
         return fit
@@ -51,14 +48,14 @@ def _override(whole: Project, target: Profile, key: str) -> str:
     return whole.settings.get(variable(target, key)) if key in OVERRIDABLE else ""
 
 
-def _memory(engine: Engine, target: Profile, operations: Iterable[Operation], listed: list[Gpu]) -> Memory | str:
+def _memory(engine: Engine, target: Profile, leaving: Collection[str], listed: list[Gpu]) -> Memory | str:
     """The memory of a profile's GPUs, and how much of it servers hold that go before this one starts."""
     mine = tuple(gpu for gpu in listed if gpu.index in target.gpus)
     if len(mine) < len(target.gpus):
         missing = sorted(set(target.gpus) - {gpu.index for gpu in mine})
         return f"nvidia-smi does not tell of GPU {', '.join(map(str, missing))}"
     containers = engine.containers()
-    named = {operation.subject for operation in operations if operation.kind == "stop"} | {target.name}
+    named = {*leaving, target.name}
     going = [containers[name] for name in sorted(named) if name in containers and containers[name].alive]
     pids = {container.service: engine.processes(container.name) for container in going}
     back = {gpu.index: _given_back(gpu, going, pids) for gpu in mine}

@@ -9,7 +9,7 @@ from orchestrator.profiles import Profile
 
 GIB = 1 << 30
 # Of vLLM's config/cache.py; up to 0.19 it was 0.9.
-UTILIZATION, OLDER_UTILIZATION = 0.92, 0.9
+UTILIZATION, OLDER_UTILIZATION, LARGER_SHARE = 0.92, 0.9, (0, 20)
 # vLLM itself sets the memory of CUDA graphs aside from this version on (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS).
 COUNTS_GRAPHS = (0, 21)
 # docker/vllm/Dockerfile sets it for the image for CPUs, in GiB.
@@ -80,10 +80,19 @@ class Flags:
         return self.tensor_parallel * self.pipeline_parallel
 
 
+def utilization(version: str) -> float:
+    """Tell the share of a GPU that a version of vLLM takes when it is told none; "" is the default version."""
+    return UTILIZATION if not version or _number(version) >= LARGER_SHARE else OLDER_UTILIZATION
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
 def read(profile: Profile, value: Callable[[str], str], version: str) -> Flags:
     """Read a profile; value gives what a setting overrides a key with, "" where none does; version is vLLM's."""
     args, cpu = profile.args, profile.image == "cpu"
-    number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    number = _number(version)
     notes = [f"--{flag} is not counted, whatever it changes" for flag in args if flag not in READ | HARMLESS]
     notes += [
         f"--{flag} {args[flag]} is not understood" for flag in NUMBERS if flag in args and _whole(args, flag) is None
@@ -98,7 +107,7 @@ def read(profile: Profile, value: Callable[[str], str], version: str) -> Flags:
         tensor_parallel=profile.tensor_parallel_size,
         pipeline_parallel=_whole(args, "pipeline-parallel-size") or 1,
         max_model_len=int(length) if length else None,
-        utilization=float(share or (UTILIZATION if number >= COUNTS_GRAPHS else OLDER_UTILIZATION)),
+        utilization=float(share or utilization(version)),
         dtype=profile.dtype or "auto",
         quantization=profile.quantization or "",
         cache_dtype=cache,

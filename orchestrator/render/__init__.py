@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from orchestrator.profiles import Profile
+from orchestrator.render.activator import activator
 from orchestrator.render.compose import compose
 from orchestrator.render.env import env
 from orchestrator.render.file import NOTICE, File
@@ -20,5 +21,6 @@ def files(profiles: Iterable[Profile], versions: Versions) -> list[File]:
         compose(all_profiles, versions),
         *(env(profile) for profile in all_profiles),
         routes(all_profiles),
+        activator(all_profiles, versions),
         schema(),
     ]

@@ -7,7 +7,7 @@ from orchestrator.profiles import Profile
 from orchestrator.pulls import wish
 from orchestrator.render.file import NOTICE, File
 from orchestrator.render.serve import OVERRIDABLE, folder, serve, variable
-from orchestrator.versions import REPOSITORY, Versions
+from orchestrator.versions import ACTIVATOR, REPOSITORY, Versions
 
 BASE = "docker/vllm/service.yaml"
 # What a server that fetches its model itself has of this machine's settings.
@@ -17,7 +17,7 @@ NETWORK = ("MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "N
 def compose(profiles: Iterable[Profile], versions: Versions) -> File:
     """Render the services of all profiles."""
     listed = list(profiles)
-    services = "\n".join(_service(profile, versions) for profile in listed)
+    services = "\n".join([*(_service(profile, versions) for profile in listed), *_gpus(listed)])
     caches = {_cache(profile, versions): _tag(profile, versions) for profile in listed}
     volumes = "".join(
         f'  {_quote(cache)}:\n    name: "${{COMPOSE_PROJECT_NAME}}_cache-{tag}"\n' for cache, tag in caches.items()
@@ -70,6 +70,17 @@ def environment(profile: Profile) -> dict[str, str]:
     return hub | profile.env
 
 
+def wiring(profile: Profile) -> dict[str, str]:
+    """Name the variables that a server's gate goes by, and what its sleep needs; nothing of models.toml sets them."""
+    found = {"TANDEM_PROFILE": profile.name}
+    if profile.gpus:
+        found["TANDEM_GPUS"] = ",".join(map(str, profile.gpus))
+    if profile.sleep == "auto":
+        # vLLM answers /sleep and /wake_up in its development mode alone; the router keeps them from clients.
+        found |= {"TANDEM_SLEEP": "1", "VLLM_SERVER_DEV_MODE": "1"}
+    return found
+
+
 def _service(profile: Profile, versions: Versions) -> str:
     tag = _tag(profile, versions)
     build = f'    image: "{REPOSITORY}:{tag}"\n    build:\n      args:\n        VLLM_BUILD: "{tag}"\n'
@@ -78,19 +89,18 @@ def _service(profile: Profile, versions: Versions) -> str:
     # Compose's name for the project, then the profile's: two checkouts on one machine stay apart.
     text += f'    container_name: "${{COMPOSE_PROJECT_NAME}}-{profile.name}"\n' + build
     text += f"    shm_size: {profile.shm_size}\n    command:{_words(_command(profile), '      ')}\n"
-    variables = [f"{_quote(key)}: {_quote(value)}" for key, value in environment(profile).items()]
+    variables = [f"{_quote(key)}: {_quote(value)}" for key, value in (environment(profile) | wiring(profile)).items()]
     if not profile.pull:
         # From the shell or .env, as for a pull; a value of models.toml's own comes before.
         variables += [f"{name}:" for name in NETWORK if name not in profile.env]
         text += f"    secrets: [ca]\n    extra_hosts: [{_quote('host.docker.internal:host-gateway')}]\n"
-    if variables:
-        text += "    environment:" + "".join(f"\n      {line}" for line in variables) + "\n"
+    text += "    environment:" + "".join(f"\n      {line}" for line in variables) + "\n"
     text += _labels(profile) + _health(profile)
     text += f"    volumes:\n      - {_quote(_cache(profile, versions) + ':/cache')}\n"
     if profile.local:
         text += _mount(profile)
     if profile.gpus:
-        text += _devices(profile)
+        text += _devices(profile.gpus, "gpu")
     if not profile.pulled:
         return text
     text += f"    depends_on:\n      pull-{profile.name}:\n        condition: service_completed_successfully\n"
@@ -119,12 +129,35 @@ def _mount(profile: Profile) -> str:
     )
 
 
-def _devices(profile: Profile) -> str:
-    ids = ", ".join(_quote(str(gpu)) for gpu in profile.gpus)
+def _devices(gpus: Iterable[int] | None, capabilities: str) -> str:
+    """Reserve these GPUs, or, for None, all that the machine has."""
+    which = "count: all" if gpus is None else f"device_ids: [{', '.join(_quote(str(gpu)) for gpu in gpus)}]"
     return (
         "    deploy:\n      resources:\n        reservations:\n          devices:\n"
-        f"            - driver: nvidia\n              device_ids: [{ids}]\n              capabilities: [gpu]\n"
+        f"            - driver: nvidia\n              {which}\n"
+        f"              capabilities: [{capabilities}]\n"
     )
+
+
+def _gpus(profiles: Iterable[Profile]) -> list[str]:
+    """The reader of GPU memory, for the profiles that have GPUs: it sees all of them and every process on them."""
+    those = [profile for profile in profiles if profile.gpus]
+    if not those:
+        return []
+    names = ", ".join(_quote(profile.name) for profile in those)
+    return [
+        f'  gpus:\n    image: "{ACTIVATOR}"\n    profiles: [{names}]\n'
+        '    container_name: "${COMPOSE_PROJECT_NAME}-gpus"\n'
+        '    entrypoint: ["python3", "/opt/tandem/gpus.py"]\n    restart: always\n'
+        # Processes of other containers: to name them, and to end those that a stopped server left behind.
+        '    user: "0:0"\n    pid: host\n    network_mode: none\n    read_only: true\n'
+        "    cap_drop: [ALL]\n    cap_add: [KILL, DAC_READ_SEARCH, SYS_PTRACE]\n"
+        '    security_opt: ["no-new-privileges:true"]\n    volumes:\n      - "gpus:/run/gpus"\n'
+        # All of them: by their ids it would not start where one profile names a GPU that the machine lacks, and would
+        # count what it sees from 0.
+        + _devices(None, "gpu, utility")
+        + '    logging:\n      driver: json-file\n      options: {max-size: 20m, max-file: "3"}\n'
+    ]
 
 
 def _pull(profile: Profile, build: str) -> str:

@@ -116,13 +116,15 @@ def containers(project: str) -> list[Container]:
     return found
 
 
-def asleep(container: Container) -> bool:
-    """Ask a server whether it sleeps; one that says nothing is awake."""
+def asleep(container: Container, before: bool) -> bool:
+    """Ask a server whether it sleeps. One that takes its time is as it was before, one that refuses is awake."""
     try:
         with DIRECT.open(f"http://{container.address}:8000/is_sleeping", timeout=0.3) as answer:
             return bool(json.load(answer)["is_sleeping"])
-    except (OSError, ValueError, KeyError):
-        return False
+    except TimeoutError:
+        return before
+    except (OSError, ValueError, KeyError) as error:
+        return before and isinstance(getattr(error, "reason", None), TimeoutError)
 
 
 def processes(proc: Path = PROC) -> dict[str, list[int]]:
@@ -142,12 +144,15 @@ def processes(proc: Path = PROC) -> dict[str, list[int]]:
 def real_servers(project: str, claim: int) -> Source:
     """Say what real servers on a CPU would hold: claim bytes of each of their GPUs, or ASLEEP while they sleep."""
 
+    sleeps: dict[str, bool] = {}
+
     def claims() -> list[Claim]:
         running = processes()
         found = []
         for container in containers(project):
             if pids := running.get(container.ident):
-                size = min(claim, ASLEEP) if asleep(container) else claim
+                sleeps[container.ident] = asleep(container, sleeps.get(container.ident, False))
+                size = min(claim, ASLEEP) if sleeps[container.ident] else claim
                 found.append(Claim(min(pids), dict.fromkeys(container.gpus, size)))
         return found
 

@@ -229,6 +229,8 @@ class Server:
     paused: bool = False
     asleep: bool = False
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    # An engine does one after the other, whether or not who asked is still there.
+    resting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def die(self, line: str, code: int = 1) -> NoReturn:
         """End as vLLM does when its engine died: with a traceback, and everything in flight cut off."""
@@ -301,24 +303,26 @@ class Server:
             self.die("RuntimeError: asleep with requests in flight")
         while self.running:
             await asyncio.sleep(LOOK / 5)
-        if not self.asleep:
-            await asyncio.sleep(self.rest)
-            self.claims.take(min(ASLEEP, self.claims.want))
-            self.asleep = True
-            say(f"It took {self.rest:.6f} seconds to fall asleep.", where="gpu_worker.py:163")
-            self.claims.tell("asleep")
+        async with self.resting:
+            if not self.asleep:
+                await asyncio.sleep(self.rest)
+                self.claims.take(min(ASLEEP, self.claims.want))
+                self.asleep = True
+                say(f"It took {self.rest:.6f} seconds to fall asleep.", where="gpu_worker.py:163")
+                self.claims.tell("asleep")
         return send(request, 200, {"status": "sleeping", "level": 1})
 
     async def wake_up(self, request: Request) -> bool:
         if self.faults.has("wake-refuse"):
             return send(request, 500, {"error": {"message": "wake up failed", "type": "InternalServerError"}})
-        if self.asleep:
-            short = (self.claims.gpus[0], 0) if self.faults.has("wake-oom") else self.claims.take(self.claims.want)
-            if short:
-                self.die(OUT_OF_MEMORY.format(gpu=short[0], total=gib(self.claims.total), free=gib(short[1])))
-            await asyncio.sleep(self.rest)
-            self.claims.tell("awake")
-        self.asleep = self.paused = False
+        async with self.resting:
+            if self.asleep:
+                short = (self.claims.gpus[0], 0) if self.faults.has("wake-oom") else self.claims.take(self.claims.want)
+                if short:
+                    self.die(OUT_OF_MEMORY.format(gpu=short[0], total=gib(self.claims.total), free=gib(short[1])))
+                await asyncio.sleep(self.rest)
+                self.claims.tell("awake")
+            self.asleep = self.paused = False
         return send(request, 200, {"status": "awake", "tags": None})
 
     async def is_sleeping(self, request: Request) -> bool:

@@ -23,8 +23,10 @@ from tests.unit.values import profile
 from tests.unit.values import project as whole
 
 ROUTER = "tandem/router:0.1.0"
+ACTIVATOR = "tandem/activator:0.1.0"
 SERVER = "tandem/vllm:0.32.0-cu130"
 ROUTER_TAR = "images/tandem-router-0.1.0.tar"
+ACTIVATOR_TAR = "images/tandem-activator-0.1.0.tar"
 SERVER_TAR = "images/tandem-vllm-0.32.0-cu130.tar"
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
 WEIGHTS = {"config.json": b"{}", "model.safetensors": b"w" * 5000}
@@ -159,7 +161,7 @@ class Docker:
 
 def docker() -> Docker:
     """A machine with the images of qwen-14b and its weights."""
-    tars = {ROUTER: image(ROUTER), SERVER: image(SERVER, b"s" * 50_000)}
+    tars = {ROUTER: image(ROUTER), ACTIVATOR: image(ACTIVATOR, b"a" * 20_000), SERVER: image(SERVER, b"s" * 50_000)}
     return Docker(tars, {MODEL: pulled(WEIGHTS)})
 
 

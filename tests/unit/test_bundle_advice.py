@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.bundle.advice import advise
 from orchestrator.profiles import Profile
-from orchestrator.project import ROUTER_IMAGE, Project
+from orchestrator.project import ACTIVATOR_IMAGE, OWN_IMAGES, ROUTER_IMAGE, Project
 from tests.unit import values
 from tests.unit.values import profile
 
@@ -63,24 +63,28 @@ def test_what_to_do_follows_from_the_driver_and_what_would_be_chosen(
     driver: str, tag: str, pinned: str | None, brought: str, warnings: list[str], steps: list[str]
 ) -> None:
     whole = project(profile(vllm=pinned), driver=driver, tag=tag)
-    assert advise(whole, ["qwen-14b"], {ROUTER_IMAGE, brought}) == (warnings, steps)
+    assert advise(whole, ["qwen-14b"], {*OWN_IMAGES, brought}) == (warnings, steps)
 
 
 def test_the_first_profile_that_can_run_is_the_one_to_bring_up() -> None:
     demo = profile(name="demo", image="cpu", gpus=[])
     whole = project(profile(), demo, driver="550.54.14")
-    warnings, steps = advise(whole, ["gone", "qwen-14b", "demo"], {ROUTER_IMAGE, NEW, CPU})
+    warnings, steps = advise(whole, ["gone", "qwen-14b", "demo"], {*OWN_IMAGES, NEW, CPU})
     assert warnings == ["the bundle is for gone, which this models.toml does not have", TOO_NEW[0]]
     assert steps[1:] == ["python -m orchestrator up demo"]
 
 
 def test_one_step_for_several_profiles_is_said_once() -> None:
     whole = project(profile(), profile(name="b"), driver="580.95.05")
-    assert advise(whole, ["qwen-14b", "b"], {ROUTER_IMAGE, OLD}).next == ["put TANDEM_VLLM=0.7.3-cu124 into .env", UP]
+    assert advise(whole, ["qwen-14b", "b"], {*OWN_IMAGES, OLD}).next == ["put TANDEM_VLLM=0.7.3-cu124 into .env", UP]
 
 
-def test_another_router_is_another_tandem() -> None:
-    assert advise(project(profile(), profile(name="b")), ["qwen-14b", "b"], {"tandem/router:0.2.0", NEW}) == (
-        ["this Tandem wants the image tandem/router:0.1.0, which the bundle does not bring"],
+@pytest.mark.parametrize(
+    ("brought", "missing"),
+    [({"tandem/router:0.2.0", ACTIVATOR_IMAGE}, ROUTER_IMAGE), ({ROUTER_IMAGE}, ACTIVATOR_IMAGE)],
+)
+def test_another_router_or_activator_is_another_tandem(brought: set[str], missing: str) -> None:
+    assert advise(project(profile(), profile(name="b")), ["qwen-14b", "b"], {*brought, NEW}) == (
+        [f"this Tandem wants the image {missing}, which the bundle does not bring"],
         ["use the Tandem of the bundle's own tandem.tar"],
     )

@@ -15,7 +15,7 @@ from orchestrator.bundle.meter import amount
 from orchestrator.cli_bundle import _loaded
 from orchestrator.errors import TandemError
 from tests.unit import bundles
-from tests.unit.bundles import MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier, Docker
+from tests.unit.bundles import ACTIVATOR, ACTIVATOR_TAR, MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier, Docker
 from tests.unit.values import profile
 from tests.unit.values import project as whole
 
@@ -48,13 +48,13 @@ def refused(carrier: Carrier, other: Docker) -> str:
 
 def test_images_and_weights_come_to_the_other_machine(carrier: Carrier, other: Docker) -> None:
     loaded = carrier.load(other)
-    assert loaded.loaded == [ROUTER, SERVER, MODEL]
+    assert loaded.loaded == [ACTIVATOR, ROUTER, SERVER, MODEL]
     assert (loaded.present, loaded.warnings) == ([], [])
     assert other.tars == carrier.docker.tars
     assert other.models == carrier.docker.models
     # Its manifest last: with that the model counts as whole.
     assert other.did == [
-        f"load {ROUTER}", f"load {SERVER}", "make the volume",
+        f"load {ACTIVATOR}", f"load {ROUTER}", f"load {SERVER}", "make the volume",
         "take config.json", "take model.safetensors", f"take {bundles.MANIFEST}",
     ]  # fmt: skip
     assert f"  the image that had this tag stays, without it: {bundles.image_id(OLDER)}" in carrier.said
@@ -63,7 +63,7 @@ def test_images_and_weights_come_to_the_other_machine(carrier: Carrier, other: D
 def test_a_second_load_has_nothing_to_do(carrier: Carrier, other: Docker) -> None:
     carrier.load(other)
     other.did.clear()
-    assert carrier.load(other).present == [ROUTER, SERVER, MODEL]
+    assert carrier.load(other).present == [ACTIVATOR, ROUTER, SERVER, MODEL]
     assert other.did == []
 
 
@@ -173,7 +173,7 @@ def test_what_is_behind_a_link_is_refused(carrier: Carrier, other: Docker, tmp_p
     (carrier.bundle / "images").rename(tmp_path / "elsewhere")
     (carrier.bundle / "images").symlink_to(tmp_path / "elsewhere")
     assert refused(carrier, other) == (
-        f"{carrier.bundle / ROUTER_TAR}: is behind a symbolic link, and a bundle has none"
+        f"{carrier.bundle / ACTIVATOR_TAR}: is behind a symbolic link, and a bundle has none"
     )
     (carrier.bundle / "images").unlink()
     (tmp_path / "elsewhere").rename(carrier.bundle / "images")
@@ -190,7 +190,7 @@ def test_a_path_that_no_disk_takes_is_one_line(carrier: Carrier, other: Docker) 
 
 
 @pytest.mark.parametrize(
-    ("folder", "first"), [("", "manifest.json"), ("images", ROUTER_TAR), ("weights", "weights/Qwen")]
+    ("folder", "first"), [("", "manifest.json"), ("images", ACTIVATOR_TAR), ("weights", "weights/Qwen")]
 )
 def test_a_folder_that_may_not_be_read_is_one_line(carrier: Carrier, other: Docker, folder: str, first: str) -> None:
     with unreadable(carrier.bundle / folder):
@@ -265,7 +265,7 @@ def test_no_space_is_said_before_anything_is_loaded(carrier: Carrier, other: Doc
         f"no space: {tmp_path} needs {amount(needed)}, and {amount(needed - 1)} is free there"
     )
     carrier.free = 3000
-    assert refused(carrier, other) == f"no space: {tmp_path} needs 138.7 kB, and 3.0 kB is free there"
+    assert refused(carrier, other) == f"no space: {tmp_path} needs 169.4 kB, and 3.0 kB is free there"
     carrier.free = needed
     carrier.load(other)
     # What is there needs none.
@@ -319,11 +319,11 @@ def test_an_interrupted_load_goes_on(carrier: Carrier, other: Docker) -> None:
     other.before = before
     with pytest.raises(KeyboardInterrupt):
         carrier.load(other)
-    assert other.tars == {ROUTER: carrier.docker.tars[ROUTER], SERVER: OLDER}
+    assert other.tars == {tag: carrier.docker.tars[tag] for tag in (ACTIVATOR, ROUTER)} | {SERVER: OLDER}
     other.before = lambda _: None
     other.did.clear()
     loaded = carrier.load(other)
-    assert (loaded.loaded, loaded.present) == ([SERVER, MODEL], [ROUTER])
+    assert (loaded.loaded, loaded.present) == ([SERVER, MODEL], [ACTIVATOR, ROUTER])
 
 
 def test_weights_go_on_with_the_files_that_are_missing_or_not_the_same(carrier: Carrier, other: Docker) -> None:
@@ -358,7 +358,7 @@ def test_whole_weights_of_another_revision_stay_and_no_image_is_loaded_where_the
         f"To take the bundle's: python -m orchestrator models remove {MODEL}"
     )
     assert other.models[MODEL] == there
-    assert other.did == ([] if known else [f"load {ROUTER}", f"load {SERVER}"])
+    assert other.did == ([] if known else [f"load {ACTIVATOR}", f"load {ROUTER}", f"load {SERVER}"])
 
 
 def test_a_broken_image_under_the_tag_is_replaced_though_it_cannot_look(carrier: Carrier, other: Docker) -> None:
@@ -367,14 +367,14 @@ def test_a_broken_image_under_the_tag_is_replaced_though_it_cannot_look(carrier:
             raise TandemError("no tini in it")
 
     other.there, other.before = True, before
-    assert carrier.load(other).loaded == [ROUTER, SERVER, MODEL]
+    assert carrier.load(other).loaded == [ACTIVATOR, ROUTER, SERVER, MODEL]
 
 
 def test_a_machine_that_wants_other_images_is_told_so_before_and_after(carrier: Carrier, other: Docker) -> None:
     warning = "qwen-14b: the bundle brings vLLM 0.32.0, which needs NVIDIA driver 580 or newer; this machine has 470.10"
     carrier.project = replace(carrier.project, driver=lambda: "470.10")
     loaded = carrier.load(other)
-    assert loaded.loaded == [ROUTER, SERVER, MODEL]
+    assert loaded.loaded == [ACTIVATOR, ROUTER, SERVER, MODEL]
     assert loaded.warnings == [warning]
     assert carrier.said.index(f"warning: {warning}") < carrier.said.index(f"loading {ROUTER} (10.2 kB)")
     assert _loaded(loaded).splitlines()[-2:] == [
@@ -384,6 +384,7 @@ def test_a_machine_that_wants_other_images_is_told_so_before_and_after(carrier: 
     carrier.project = whole(profile(name="other"))
     loaded = carrier.load(other)
     assert _loaded(loaded).splitlines() == [
+        f"already here: {ACTIVATOR}",
         f"already here: {ROUTER}",
         f"already here: {SERVER}",
         f"already here: {MODEL}",
@@ -401,7 +402,7 @@ def test_the_result_is_json(carrier: Carrier, other: Docker) -> None:
     assert json.loads(json.dumps(carrier.load(other)._asdict())) == {
         "folder": str(carrier.bundle),
         "profiles": ["qwen-14b"],
-        "loaded": [ROUTER, SERVER, MODEL],
+        "loaded": [ACTIVATOR, ROUTER, SERVER, MODEL],
         "present": [],
         "warnings": [],
         "next": ["python -m orchestrator up qwen-14b"],

@@ -13,7 +13,7 @@ from orchestrator.errors import TandemError
 from orchestrator.settings import Settings
 from orchestrator.storage import Held
 from tests.unit import bundles
-from tests.unit.bundles import MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier
+from tests.unit.bundles import ACTIVATOR, ACTIVATOR_TAR, MODEL, ROUTER, ROUTER_TAR, SERVER, SERVER_TAR, Carrier
 from tests.unit.values import profile
 
 SMALL = ["README.txt", "tandem.tar"]
@@ -48,7 +48,7 @@ def refused(carrier: Carrier, *, weights: bool = False) -> str:
 
 def test_everything_is_written_and_the_manifest_says_what(carrier: Carrier) -> None:
     saved = carrier.save(weights=True)
-    names = sorted([*SMALL, *WHEELS, *WEIGHTS, ROUTER_TAR, SERVER_TAR])
+    names = sorted([*SMALL, *WHEELS, *WEIGHTS, ROUTER_TAR, ACTIVATOR_TAR, SERVER_TAR])
     assert carrier.names() == sorted([*names, "manifest.json"])
     whole = manifest.parse((carrier.bundle / "manifest.json").read_text(), "M")
     assert sorted(item.path for item in whole.items) == names
@@ -56,11 +56,11 @@ def test_everything_is_written_and_the_manifest_says_what(carrier: Carrier) -> N
         name: files.write(carrier.bundle / "again", [(carrier.bundle / name).read_bytes()], meter()) for name in names
     }
     assert [(image.tag, image.id) for image in whole.images] == [
-        (tag, bundles.image_id(carrier.docker.tars[tag])) for tag in (ROUTER, SERVER)
+        (tag, bundles.image_id(carrier.docker.tars[tag])) for tag in (ACTIVATOR, ROUTER, SERVER)
     ]
     assert [(model.name, model.revision, model.image) for model in whole.models] == [(MODEL, "master", SERVER)]
     assert (whole.profiles, whole.pythons) == (["qwen-14b"], ["3.11", "3.12"])
-    assert (saved.images, saved.models, saved.kept) == ([ROUTER, SERVER], [MODEL], [])
+    assert (saved.images, saved.models, saved.kept) == ([ACTIVATOR, ROUTER, SERVER], [MODEL], [])
     assert "none for Python 3.13: no matching distribution" in carrier.said
 
 
@@ -71,12 +71,12 @@ def meter() -> Meter:
 def test_weights_come_only_when_asked_for(carrier: Carrier) -> None:
     carrier.docker.models.clear()
     assert carrier.save().models == []
-    assert carrier.names() == sorted(["manifest.json", *SMALL, *WHEELS, ROUTER_TAR, SERVER_TAR])
+    assert carrier.names() == sorted(["manifest.json", *SMALL, *WHEELS, ROUTER_TAR, ACTIVATOR_TAR, SERVER_TAR])
 
 
 def test_an_image_of_two_profiles_is_there_once(carrier: Carrier) -> None:
     carrier.save(profile(), profile(name="other"))
-    assert carrier.docker.did == [f"save {ROUTER}", f"save {SERVER}"]
+    assert carrier.docker.did == [f"save {ROUTER}", f"save {ACTIVATOR}", f"save {SERVER}"]
     assert carrier.manifest()["profiles"] == ["qwen-14b", "other"]
 
 
@@ -89,7 +89,7 @@ def test_a_second_save_writes_no_image_and_no_weights_again_and_asks_no_index(ca
     carrier.docker.did.clear()
     again = carrier.save(weights=True)
     assert carrier.docker.did == []
-    assert set(again.kept) >= {ROUTER_TAR, SERVER_TAR, *WEIGHTS}
+    assert set(again.kept) >= {ROUTER_TAR, ACTIVATOR_TAR, SERVER_TAR, *WEIGHTS}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, TandemError])
@@ -97,10 +97,10 @@ def test_an_interrupted_save_keeps_what_was_finished_and_no_half_file(
     carrier: Carrier, error: type[BaseException]
 ) -> None:
     stop_at(carrier, f"chunk of {SERVER}", error)
-    assert carrier.names() == sorted([*SMALL, *WHEELS, ROUTER_TAR, "manifest.partial.json"])
+    assert carrier.names() == sorted([*SMALL, *WHEELS, ROUTER_TAR, ACTIVATOR_TAR, "manifest.partial.json"])
     saved = carrier.save(weights=True)
     assert carrier.docker.did == [f"save {SERVER}", f"give {' '.join(sorted(bundles.WEIGHTS))} {bundles.MANIFEST}"]
-    assert ROUTER_TAR in saved.kept
+    assert {ROUTER_TAR, ACTIVATOR_TAR} <= set(saved.kept)
     assert not (carrier.bundle / "manifest.partial.json").exists()
 
 
@@ -249,7 +249,7 @@ def test_what_a_drive_damaged_is_written_anew_and_said(carrier: Carrier) -> None
     assert [line for line in carrier.said if "damaged" in line] == [
         f"{path}: is damaged, and is written anew" for path in (SERVER_TAR, WEIGHTS[-1])
     ]
-    assert {ROUTER_TAR, *WHEELS, *WEIGHTS[:-1]} == set(saved.kept)
+    assert {ROUTER_TAR, ACTIVATOR_TAR, *WHEELS, *WEIGHTS[:-1]} == set(saved.kept)
     carrier.load()
     flip(carrier.bundle / WHEELS[0])
     carrier.save(weights=True)
@@ -285,7 +285,7 @@ def test_a_bundle_whose_manifest_is_damaged_is_written_anew(carrier: Carrier, co
     assert f"save {SERVER}" in carrier.docker.did
     assert carrier.names() == names
     assert any(line.endswith("; everything is written anew") for line in carrier.said)
-    assert carrier.load().present == [ROUTER, SERVER, MODEL]
+    assert carrier.load().present == [ACTIVATOR, ROUTER, SERVER, MODEL]
     # Where no save ever wrote, it is the manifest of something else.
     (carrier.bundle / "manifest.json").write_text(content)
     (carrier.bundle / "tandem.tar").unlink()

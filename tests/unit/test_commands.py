@@ -33,6 +33,21 @@ TWO = [Path("/etc/tandem one.env"), Path("/etc/two.env")]
             " --progress plain up -d --no-build --pull never router qwen-14b",
         ),
         (
+            commands.up(NONE, "qwen-14b", ["router"], anew=True),
+            "docker compose --profile qwen-14b --progress plain up -d --no-build --pull never"
+            " --force-recreate --no-deps router",
+        ),
+        (
+            commands.create(TWO, ["qwen-14b", "demo"]),
+            "docker compose --env-file '/etc/tandem one.env' --env-file /etc/two.env --profile qwen-14b --profile demo"
+            " --progress plain up --no-start --no-deps --no-build --pull never qwen-14b demo",
+        ),
+        (
+            commands.forget_kernels("tandem", "0.32.0-cpu", "tandem/vllm:0.32.0-cpu"),
+            "docker run --rm --network none --user 0 --mount type=volume,source=tandem_cache-0.32.0-cpu,target=/cache"
+            " --entrypoint find tandem/vllm:0.32.0-cpu /cache -mindepth 1 -delete",
+        ),
+        (
             commands.weights(NONE, "qwen-14b", "tandem-pull-qwen-14b-7-1", ["pull", "org/a b", "v1"], alone=False),
             "docker compose --profile qwen-14b --progress quiet run --rm -T --name tandem-pull-qwen-14b-7-1"
             " pull-qwen-14b pull 'org/a b' v1",

@@ -12,6 +12,8 @@ from orchestrator.render.serve import serve
 from tests.unit.values import VERSIONS, profile
 
 VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::-([^}]*))?\})")
+# What the gate of profile() goes by.
+WIRED = {"TANDEM_PROFILE": "qwen-14b", "TANDEM_GPUS": "0,1"}
 CACHES = {"HF_HOME": "/cache/huggingface", "MODELSCOPE_CACHE": "/cache/modelscope"}
 BY_ID = CACHES | {"HF_HUB_OFFLINE": "0", "VLLM_USE_MODELSCOPE": "true"}
 AWKWARD = {
@@ -54,7 +56,7 @@ def services(*listed: Profile, **variables: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD)
 def test_a_value_of_env_reaches_the_server_as_it_was_written(text: str) -> None:
-    assert services(profile(env={"A": text}))["qwen-14b"]["environment"] == {"A": text}
+    assert services(profile(env={"A": text}))["qwen-14b"]["environment"] == {"A": text, **WIRED}
 
 
 @pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD)
@@ -65,12 +67,12 @@ def test_an_argument_reaches_the_server_as_it_was_written(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["NULL", "null", "TRUE", "False", "_", "http_proxy", "X1"])
 def test_a_variable_of_any_name_stays_a_variable_of_this_name(name: str) -> None:
-    assert services(profile(env={name: "1"}))["qwen-14b"]["environment"] == {name: "1"}
+    assert services(profile(env={name: "1"}))["qwen-14b"]["environment"] == {name: "1", **WIRED}
 
 
 @pytest.mark.parametrize("name", ["qwen-14b", "null", "true", "a", "x1-2"])
 def test_a_profile_of_any_name_is_a_service_of_this_name(name: str) -> None:
-    assert list(services(profile(name=name, pull=False))) == [name]
+    assert list(services(profile(name=name, pull=False))) == [name, "gpus"]
     assert services(profile(name=name, pull=False))[name]["labels"] == {"tandem.profile": name, "tandem.gpus": "0,1"}
     assert services(profile(name=name, pull=False))[name]["profiles"] == [name]
 
@@ -115,7 +117,7 @@ def test_a_value_that_models_toml_does_not_set_has_no_variable() -> None:
 
 def test_a_model_of_a_hub_is_pulled_before_its_server_starts() -> None:
     seen = services(profile(revision="v1.0", max_model_len=5))
-    assert list(seen) == ["qwen-14b", "pull-qwen-14b"]
+    assert list(seen) == ["qwen-14b", "pull-qwen-14b", "gpus"]
     assert seen["qwen-14b"]["depends_on"] == {"pull-qwen-14b": {"condition": "service_completed_successfully"}}
     assert seen["pull-qwen-14b"] == {
         "extends": {"file": "docker/vllm/service.yaml", "service": "pull"},
@@ -159,15 +161,17 @@ def test_a_server_that_fetches_by_id_reaches_its_hub_as_a_pull_does_and_keeps_wh
         "HTTPS_PROXY": None,
         "HTTP_PROXY": None,
         "NO_PROXY": None,
+        **WIRED,
     }
     pulled = services(profile())["qwen-14b"]
-    assert {"secrets", "extra_hosts", "environment"} & set(pulled) == set()
+    assert {"secrets", "extra_hosts"} & set(pulled) == set()
+    assert pulled["environment"] == WIRED
 
 
 @pytest.mark.parametrize("said", [{"pull": False}, {"model": "./mine"}, {"model": "/data/mine"}])
 def test_nothing_is_pulled_for_a_folder_or_for_a_server_that_fetches_by_id(said: dict[str, Any]) -> None:
     seen = services(profile(**said))
-    assert list(seen) == ["qwen-14b"]
+    assert list(seen) == ["qwen-14b", "gpus"]
     assert "depends_on" not in seen["qwen-14b"]
 
 
@@ -180,7 +184,7 @@ def test_a_version_that_nothing_pins_is_this_machines_to_choose() -> None:
     free, pinned = profile(), profile(name="old", vllm="0.7.3")
     cpu = profile(name="demo", gpus=[], image="cpu", model="./demo")
     seen = services(free, pinned, cpu, TANDEM_VLLM="0.19.1-cu128")
-    images = {name: service["image"] for name, service in seen.items() if not name.startswith("pull-")}
+    images = {name: seen[name]["image"] for name in ("qwen-14b", "old", "demo")}
     assert images == {
         "qwen-14b": "tandem/vllm:0.19.1-cu128",
         "old": "tandem/vllm:0.7.3-cu124",
@@ -252,3 +256,29 @@ def test_a_server_that_fetches_by_id_is_told_where_from_unless_env_says_otherwis
     said: dict[str, Any], variables: dict[str, str]
 ) -> None:
     assert environment(profile(**said)) == variables
+
+
+def test_a_server_that_may_sleep_has_what_vllm_needs_for_it_and_its_gate_is_told() -> None:
+    sleepy = services(profile(sleep="auto", env={"A": "1"}))["qwen-14b"]
+    assert sleepy["environment"] == {"A": "1", **WIRED, "TANDEM_SLEEP": "1", "VLLM_SERVER_DEV_MODE": "1"}
+    assert "--enable-sleep-mode" not in sleepy["command"]
+    assert services(profile(name="demo", gpus=[], image="cpu"))["demo"]["environment"] == {"TANDEM_PROFILE": "demo"}
+
+
+def test_one_reader_sees_every_gpu_of_the_machine_and_starts_with_each_profile_that_has_any() -> None:
+    cpu = profile(name="demo", gpus=[], image="cpu", model="./demo")
+    seen = services(profile(gpus=[3, 1]), profile(name="other", gpus=[0, 1]), cpu, COMPOSE_PROJECT_NAME="second")[
+        "gpus"
+    ]
+    assert seen["profiles"] == ["qwen-14b", "other"]
+    assert seen["container_name"] == "second-gpus"
+    assert seen["deploy"]["resources"]["reservations"]["devices"] == [
+        {"driver": "nvidia", "count": "all", "capabilities": ["gpu", "utility"]}
+    ]
+    assert (seen["network_mode"], seen["pid"], seen["cap_drop"]) == ("none", "host", ["ALL"])
+    assert seen["volumes"] == ["gpus:/run/gpus"]
+
+
+def test_where_no_profile_has_a_gpu_there_is_no_reader() -> None:
+    cpu = profile(name="demo", gpus=[], image="cpu", model="./demo")
+    assert list(services(cpu)) == ["demo"]

@@ -61,6 +61,9 @@ def test_an_entry_that_says_the_least_gets_every_default() -> None:
         "image": "cuda",
         "vllm": None,
         "ready_timeout": 900,
+        "sleep": "off",
+        "ttl": None,
+        "preload": False,
         "shm_size": "8gb",
         "pull": True,
         "args": {},
@@ -85,6 +88,9 @@ def test_every_key_of_defaults_holds_for_an_entry_that_does_not_say_it() -> None
         image = "cuda"
         vllm = "0.7.3"
         ready_timeout = 60
+        sleep = "off"
+        ttl = 600
+        preload = true
         shm_size = "1g"
         pull = false
         args = { max-num-seqs = 4 }
@@ -107,6 +113,9 @@ def test_every_key_of_defaults_holds_for_an_entry_that_does_not_say_it() -> None
         "image": "cuda",
         "vllm": "0.7.3",
         "ready_timeout": 60,
+        "sleep": "off",
+        "ttl": 600,
+        "preload": True,
         "shm_size": "1g",
         "pull": False,
         "args": {"max-num-seqs": 4},

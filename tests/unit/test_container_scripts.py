@@ -77,19 +77,3 @@ def test_a_model_that_is_not_whole_is_served_to_nobody(tmp_path: Path, change: s
         case _:
             manifest.write(folder / manifest.NAME, replace(model, checked={}))
     assert gated(tmp_path) == f"weights missing: {folder} is not there, not whole, or was found damaged"
-
-
-@pytest.mark.parametrize(
-    ("version", "flags", "more"),
-    [
-        ("0.7.3", ["--reasoning-parser", "deepseek_r1"], ["--enable-reasoning"]),
-        ("0.7.3", [], []),
-        ("0.10.0", ["--reasoning-parser", "deepseek_r1"], []),
-        ("0.32.0+cpu", ["--reasoning-parser", "deepseek_r1"], []),
-    ],
-)
-def test_a_reasoning_parser_is_turned_on_in_the_words_of_the_version_that_serves(
-    version: str, flags: list[str], more: list[str]
-) -> None:
-    argv = ["vllm", "serve", "/models/a/b", *flags]
-    assert gate.fitting(argv, version) == argv + more

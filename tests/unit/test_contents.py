@@ -13,26 +13,42 @@ from tests.unit.values import CPU, CU130, ROOT
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "docker", tmp_path / "docker", ignore=shutil.ignore_patterns("demo"))
+    shutil.copytree(ROOT / "orchestrator", tmp_path / "orchestrator")
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     return tmp_path
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("apt-install.sh", {"router", "cpu", "cu130"}),
-        ("vllm/gate.py", {"cpu", "cu130"}),
-        ("vllm/weights/hubs.py", {"cpu", "cu130"}),
-        ("vllm/requirements/0.32.0-cpu.txt", {"cpu"}),
-        ("vllm/service.yaml", set()),
-        ("router/route.js", {"router"}),
+        ("docker/apt-install.sh", {"router", "activator", "cpu", "cu130"}),
+        ("docker/vllm/gate.py", {"cpu", "cu130"}),
+        ("docker/vllm/weights/hubs.py", {"cpu", "cu130"}),
+        ("docker/vllm/gating/locks.py", {"cpu", "cu130"}),
+        ("docker/vllm/nvml.py", {"activator", "cpu", "cu130"}),
+        ("docker/vllm/gpus.py", {"activator"}),
+        ("docker/vllm/requirements/0.32.0-cpu.txt", {"cpu"}),
+        ("docker/vllm/install/with-index.sh", {"activator", "cpu", "cu130"}),
+        ("docker/vllm/service.yaml", set()),
+        ("docker/router/route.js", {"router"}),
+        ("docker/engine-proxy/engine.js", {"router"}),
+        ("docker/activator/Dockerfile", {"activator"}),
+        ("orchestrator/switch/world.py", {"activator"}),
+        ("requirements/activator.txt", {"activator"}),
+        ("requirements/run.txt", set()),
     ],
 )
 def test_a_digest_changes_with_what_the_image_is_made_from_alone(folder: Path, name: str, changes: set[str]) -> None:
     def digests() -> dict[str, str]:
-        return {word: contents.digest(folder, of) for word, of in (("router", None), ("cpu", CPU), ("cu130", CU130))}
+        return {
+            "router": contents.digest(folder, "router"),
+            "activator": contents.digest(folder, "activator"),
+            "cpu": contents.digest(folder, CPU),
+            "cu130": contents.digest(folder, CU130),
+        }
 
     before = digests()
-    path = folder / "docker" / name
+    path = folder / name
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     after = digests()
     assert {word for word in before if before[word] != after[word]} == changes
@@ -64,17 +80,20 @@ def test_a_file_that_an_image_is_made_from_and_that_is_not_there_is_named(folder
 
 
 def test_every_file_that_the_dockerfiles_read_counts() -> None:
-    for name, of in (("router", None), ("vllm", CU130)):
+    made: dict[str, contents.Made] = {"router": "router", "activator": "activator", "vllm": CU130}
+    for name, of in made.items():
         text = (ROOT / f"docker/{name}/Dockerfile").read_text(encoding="utf-8").replace("${VLLM_BUILD}", CU130.tag)
-        counted = {str(path.relative_to(ROOT / "docker")) for path in contents.files(ROOT, of)}
+        inside = [path for path in contents.files(ROOT, of) if path.is_relative_to(ROOT / "docker")]
+        counted = {str(path.relative_to(ROOT / "docker")) for path in inside}
         named = {word.removeprefix("source=").rstrip(",") for line in text.splitlines() for word in _words(line)}
         folders = {str(Path(path).parent) for path in counted}
-        assert named <= counted | folders, named - counted
+        assert named <= counted | folders, named - counted - folders
 
 
-def test_every_module_that_pulls_weights_counts() -> None:
-    there = {path.relative_to(ROOT / "docker").as_posix() for path in (ROOT / "docker/vllm/weights").glob("*.py")}
-    assert set(contents.WEIGHTS) == there
+@pytest.mark.parametrize(("folder", "named"), [("weights", contents.WEIGHTS), ("gating", contents.GATING)])
+def test_every_module_of_a_folder_that_is_copied_whole_counts(folder: str, named: tuple[str, ...]) -> None:
+    there = {path.relative_to(ROOT / "docker").as_posix() for path in (ROOT / f"docker/vllm/{folder}").glob("*.py")}
+    assert set(named) == there
 
 
 def _words(line: str) -> list[str]:

@@ -1,69 +1,96 @@
-"""Operations are done in their order, and a server that does not become ready is stopped and its cause told."""
+"""Operations are done in their order, and the switch is the activator's: the executor asks, shows and waits."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator import executor
+from orchestrator.ask import Told
 from orchestrator.errors import TandemError
 from orchestrator.executor import Executor
+from orchestrator.http import SilentError
 from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.progress import Phase
 from orchestrator.pulls import Event
 from orchestrator.states import Container
-from tests.unit.values import container, profile, project
+from tests.unit.values import profile, project
 
-UP = "docker compose --profile qwen-14b --progress plain up -d --no-build --pull never"
+COMPOSE = "docker compose --profile qwen-14b --progress plain up"
+UP = f"{COMPOSE} -d --no-build --pull never"
+CREATE = f"{COMPOSE} --no-start --no-deps --no-build --pull never qwen-14b"
 PULL = "pull Qwen/Qwen2.5-14B-Instruct"
-STARTING = container("qwen-14b", "running", "starting")
-READY = container("qwen-14b")
+READY = Told("qwen-14b", "ready", "ready")
 
 
 class Engine:
-    """Docker as the test tells it: seen are the looks at the server, one after another, the last one for ever."""
+    """Docker as the test tells it."""
 
     project = "tandem"
 
     def __init__(self, did: list[str], folder: Path) -> None:
         self.did = did
         self.folder = folder
-        self.seen: list[Container | None] = [READY]
-        self.says = ["=0"]
-        self.logged: list[str] = []
+        # What each command of Compose says, the last for ever.
+        self.says = [["=0"]]
         self.refusal: str | None = None
 
-    def another(self) -> "Engine":
-        raise ConnectionError("the thread that follows a log finds nobody here")
-
     def container(self, service: str) -> Container | None:
-        assert service == "qwen-14b"
-        return self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
+        raise AssertionError(f"the state of {service} is the activator's to know")
+
+    def log(self, name: str, **how: object) -> Iterator[str]:
+        raise AssertionError(f"what the log of {name} tells is the activator's to say")
 
     def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:
         self.did.append(f"reserve {list(gpus)} with {image}")
         return self.refusal
-
-    def stop(self, service: str) -> None:
-        self.did.append(f"stop {service}")
 
     def signal(self, service: str, signal: str) -> None:
         self.did.append(f"signal {service} {signal}")
 
     def stream(self, argv: list[str]) -> Iterator[str]:
         self.did.append(" ".join(argv))
-        yield from self.says
+        yield from self.says.pop(0) if len(self.says) > 1 else self.says[0]
 
-    def remove(self, service: str) -> None:
-        self.did.append(f"remove {service}")
 
-    def restarts(self, service: str, policy: str) -> None:
-        self.did.append(f"restart {service}: {policy}")
+class Activator:
+    """An activator that says what a test tells it: for each `up` a list of phases, which an error may end."""
 
-    def log(self, name: str, *, tail: int) -> Iterable[str]:
-        self.did.append(f"log {name}")
-        return self.logged[-tail:]
+    def __init__(self, did: list[str]) -> None:
+        self.did = did
+        self.silent = 0
+        self.shut = ""
+        self.away = "at http://localhost:8000: connection refused"
+        # What it says is up, one look after the other, the last for ever.
+        self.looks: list[dict[str, Any]] = [{}]
+        self.ups: list[list[Told | BaseException]] = [[READY]]
+
+    def check(self) -> None:
+        if self.shut:
+            raise TandemError(self.shut)
+
+    def status(self) -> dict[str, Any] | None:
+        self.silent -= 1
+        if self.silent >= 0:
+            return None
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def phases(self, verb: str, model: str, *, bound: bool) -> Generator[Told, None, None]:
+        self.did.append(f"ask {verb} {model}{' bound' if bound else ''}")
+        try:
+            for told in self.ups.pop(0) if len(self.ups) > 1 else self.ups[0]:
+                if isinstance(told, BaseException):
+                    raise told
+                yield told
+        finally:
+            self.did.append("heard")
+
+    def do(self, verb: str, model: str, show: Any) -> Told:
+        self.did.append(f"ask {verb} {model}")
+        show(Told(model, "drain", "2 requests in flight"))
+        return Told(model, "stopped")
 
 
 class Stage:
@@ -72,18 +99,17 @@ class Stage:
     def __init__(self, folder: Path, **said: object) -> None:
         self.did: list[str] = []
         self.shown: list[str] = []
-        self.answers: list[str | None] = [None]
         # What a pull says, and what it ends with.
         self.events: list[str | BaseException] = []
-        self.interrupted = False
         self.now = 1000.0
-        self.target: Profile = profile(ready_timeout=2, **said)
+        self.target: Profile = profile(**said)
         self.engine = Engine(self.did, folder)
+        self.activator = Activator(self.did)
         self.executor = Executor(
             project(self.target, folder=folder),
             self.engine,
+            self.activator,
             self,
-            answers=self.answer,
             builds=self.build,
             pulls=self.pull,
             clock=lambda: self.now,
@@ -99,12 +125,6 @@ class Stage:
     def pause(self, seconds: float) -> None:
         self.did.append("pause")
         self.now += seconds
-        if self.interrupted:
-            raise KeyboardInterrupt
-
-    def answer(self, address: str, model: str) -> str | None:
-        self.did.append(f"ask {model} at {address}")
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     def build(self, whole: object, engine: object, images: Iterable[str], say: object) -> None:
         assert (whole, engine) == (self.executor.project, self.engine)
@@ -137,45 +157,60 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def test_operations_are_done_one_after_another_in_their_order(stage: Stage) -> None:
+    stage.activator.ups = [
+        [Told("qwen-14b", "stop", "stopping deepseek-14b"), Told("qwen-14b", "start", "", 1, 40), READY]
+    ]
     stage.run(
         ("render", "compose.models.yaml"),
         ("build", "tandem/router:0.1.0"),
         ("start", "router"),
+        ("start", "activator"),
+        ("restart", "engine-proxy"),
         ("check", "GPUs 0, 1"),
         ("build", "tandem/vllm:0.32.0-cu130"),
         ("pull", "Qwen/Qwen2.5-14B-Instruct"),
-        ("stop", "deepseek-14b"),
-        ("start", "qwen-14b"),
+        ("stop", "qwen-14b"),
+        ("create", "qwen-14b"),
+        ("create", "demo"),
+        ("create", "other"),
         ("reload", "router"),
-        ("wait", "qwen-14b"),
+        ("switch", "qwen-14b"),
     )
     assert stage.did == [
         "build tandem/router:0.1.0",
-        f"{UP} router",
+        f"{UP} router activator",
+        f"{UP} --force-recreate --no-deps engine-proxy",
         "reserve [0, 1] with tandem/router:0.1.0",
         "build tandem/vllm:0.32.0-cu130",
         PULL,
         "pull ended",
-        "stop deepseek-14b",
-        f"{UP} qwen-14b",
-        "restart qwen-14b: no",
+        "ask down qwen-14b",
+        CREATE,
+        "docker compose --profile demo --profile other --progress plain up --no-start --no-deps --no-build --pull never"
+        " demo other",
         "signal router SIGHUP",
-        "ask qwen-14b at http://localhost:8000",
-        "restart qwen-14b: unless-stopped",
+        "ask up qwen-14b bound",
+        "heard",
     ]
     assert stage.shown == [
         "image: building tandem/router:0.1.0",
         "image: #5 DONE",
-        "container: router created",
+        "container: starting router, activator",
+        "container: router, activator started",
+        "container: starting engine-proxy",
+        "container: engine-proxy started",
         "image: building tandem/vllm:0.32.0-cu130",
         "image: #5 DONE",
         "weights: looking for Qwen/Qwen2.5-14B-Instruct in the volume",
-        "container: stopping deepseek-14b, which the test says so",
+        "drain: 2 requests in flight",
         "container: creating qwen-14b",
         "container: qwen-14b created",
+        "container: creating demo, other",
+        "container: demo, other created",
         "weights: Qwen/Qwen2.5-14B-Instruct is in the volume",
-        "engine: waiting for the server",
-        "ready: asking for a first token",
+        "stop: stopping deepseek-14b",
+        "start: qwen-14b, about 40 s left",
+        "ready: ready",
     ]
 
 
@@ -197,8 +232,8 @@ def test_only_the_file_that_is_named_is_rendered(stage: Stage, tmp_path: Path) -
 
 
 def test_what_follows_a_failed_operation_is_not_done(stage: Stage) -> None:
-    stage.engine.says = ["Error response from daemon: Bind for 0.0.0.0:8000 failed: port is already allocated", "=1"]
-    assert stage.fails(("start", "router"), ("stop", "deepseek-14b"), ("start", "qwen-14b")) == (
+    stage.engine.says = [["Error response from daemon: Bind for 0.0.0.0:8000 failed: port is already allocated", "=1"]]
+    assert stage.fails(("start", "router"), ("create", "qwen-14b"), ("switch", "qwen-14b")) == (
         "router could not be started: Error response from daemon: Bind for 0.0.0.0:8000 failed: port is already"
         " allocated\n"
         "  the port is taken. Set TANDEM_PORT in .env to a free one, or stop what holds it ('ss -ltnp' shows it)."
@@ -206,9 +241,21 @@ def test_what_follows_a_failed_operation_is_not_done(stage: Stage) -> None:
     assert stage.did == [f"{UP} router"]
 
 
+def test_a_command_that_ends_without_a_word_failed_without_a_word(stage: Stage) -> None:
+    stage.engine.says = [["=137"]]
+    assert stage.fails(("create", "qwen-14b")) == "qwen-14b could not be created: it said nothing"
+
+
+def test_a_container_that_nobody_needs_now_may_fail_and_is_told_of(stage: Stage) -> None:
+    stage.engine.says = [["Error response from daemon: Conflict. The container name", "=1"], ["=0"]]
+    stage.run(("create", "demo"), ("switch", "qwen-14b"))
+    assert stage.did[1:] == ["ask up qwen-14b bound", "heard"]
+    assert stage.shown[2].startswith("container: no request can start demo: demo could not be created: Error response")
+
+
 def test_gpus_that_docker_cannot_reserve_end_it_before_anything_is_stopped(stage: Stage) -> None:
     stage.engine.refusal = 'could not select device driver "nvidia" with capabilities: [[gpu]]'
-    assert stage.fails(("check", "GPUs 0, 1"), ("stop", "deepseek-14b")) == (
+    assert stage.fails(("check", "GPUs 0, 1"), ("create", "qwen-14b")) == (
         'qwen-14b cannot reserve its GPUs: could not select device driver "nvidia" with capabilities: [[gpu]]\n'
         "  this machine has no NVIDIA runtime for Docker. With GPUs: install the NVIDIA Container Toolkit, then "
         "'sudo nvidia-ctk runtime configure' and restart Docker. Without: 'python -m orchestrator up demo'."
@@ -228,172 +275,19 @@ def test_the_lines_of_a_pull_are_its_progress(stage: Stage) -> None:
     ]
 
 
-def test_a_pull_that_fails_stops_no_other_model_and_says_why(stage: Stage) -> None:
+def test_a_pull_that_fails_switches_nothing_and_says_why(stage: Stage) -> None:
     line = "could not pull Qwen/Qwen2.5-14B-Instruct (master): ModelScope does not answer"
     stage.events = ["asking ModelScope", TandemError(line)]
-    assert stage.fails(("pull", "Qwen/Qwen2.5-14B-Instruct"), ("stop", "deepseek-14b")) == (
+    assert stage.fails(("pull", "Qwen/Qwen2.5-14B-Instruct"), ("switch", "qwen-14b")) == (
         f"qwen-14b has no weights: {line}"
     )
     assert stage.did == [PULL, "pull ended"]
-    assert stage.executor.unfinished is None
-
-
-def test_a_command_that_ends_without_a_word_failed_without_a_word(stage: Stage) -> None:
-    stage.engine.says = ["=137"]
-    assert stage.fails(("start", "qwen-14b")) == "qwen-14b could not be started: it said nothing"
-
-
-def test_a_server_is_unfinished_from_its_start_until_it_is_ready_and_the_router_never(stage: Stage) -> None:
-    stage.run(("start", "router"))
-    assert stage.executor.unfinished is None
-    stage.run(("start", "qwen-14b"))
-    assert stage.executor.unfinished == "qwen-14b"
-    stage.run(("wait", "qwen-14b"))
-    assert stage.executor.unfinished is None
-
-
-def test_a_server_is_looked_at_until_it_is_healthy_and_answers(stage: Stage) -> None:
-    stage.engine.seen = [STARTING, STARTING, READY]
-    stage.answers = ["503: not yet", None]
-    stage.run(("wait", "qwen-14b"))
-    asked = "ask qwen-14b at http://localhost:8000"
-    assert stage.did == ["pause", "pause", asked, "pause", asked]
-
-
-def test_the_first_token_is_asked_for_with_the_name_that_clients_send(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, served_model_name="qwen", model="./mine")
-    stage.run(("wait", "qwen-14b"))
-    assert stage.did == ["ask qwen at http://localhost:8000"]
-    assert stage.shown == [
-        "image: on this machine",
-        "weights: ./mine is a folder here",
-        "engine: waiting for the server",
-        "ready: asking for a first token",
-    ]
-
-
-LOG = [
-    "(EngineCore pid=25) ERROR 11-23 09:12:31 [core.py:1510] RuntimeError: Cannot find any model weights",
-    "RuntimeError: Engine core initialization failed. See root cause above.",
-]
-DIED = (
-    "qwen-14b died while starting: RuntimeError: Cannot find any model weights\n"
-    "  The rest: python -m orchestrator logs qwen-14b"
-)
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        container("qwen-14b", "exited", "", exit_code=1),
-        container("qwen-14b", "exited", "", exit_code=0),
-        container("qwen-14b", "restarting", "", exit_code=1),
-        container("qwen-14b", "running", "unhealthy"),
-        container("qwen-14b", "dead", "", exit_code=1),
-        # It runs again already: Docker started it anew between two looks.
-        replace(STARTING, restarts=1),
-    ],
-)
-def test_a_server_that_dies_while_starting_is_stopped_and_its_cause_told(stage: Stage, end: Container) -> None:
-    stage.engine.seen = [STARTING, end]
-    stage.engine.logged = LOG
-    assert stage.fails(("wait", "qwen-14b")) == DIED
-    assert stage.did == ["pause", "log tandem-qwen-14b", "stop qwen-14b"]
-    assert stage.executor.unfinished is None
-
-
-def test_a_server_of_this_run_that_died_before_the_first_look_has_died_too(stage: Stage) -> None:
-    stage.engine.seen = [replace(STARTING, restarts=1)]
-    stage.engine.logged = LOG
-    assert stage.fails(("start", "qwen-14b"), ("wait", "qwen-14b")) == DIED
-
-
-def test_a_death_before_this_wait_began_does_not_count(stage: Stage) -> None:
-    stage.engine.seen = [replace(STARTING, restarts=2), replace(READY, restarts=2)]
-    stage.run(("wait", "qwen-14b"))
-    assert stage.did == ["pause", "ask qwen-14b at http://localhost:8000"]
-
-
-def test_the_cause_is_looked_for_in_the_last_600_lines(stage: Stage) -> None:
-    stage.engine.seen = [container("qwen-14b", "exited", "", exit_code=1)]
-    stage.engine.logged = ["ValueError: too long ago", *["x"] * 599, "the last line"]
-    assert stage.fails(("wait", "qwen-14b")).splitlines()[0] == "qwen-14b died while starting: the last line"
-    stage.engine.logged = ["ValueError: just in time", *["x"] * 598, "the last line"]
-    assert stage.fails(("wait", "qwen-14b")).splitlines()[0] == "qwen-14b died while starting: ValueError: just in time"
-
-
-def test_a_server_that_is_never_healthy_is_stopped_when_its_time_is_over(stage: Stage) -> None:
-    stage.engine.seen = [STARTING]
-    stage.engine.logged = ["still loading"]
-    assert stage.fails(("wait", "qwen-14b")) == (
-        "qwen-14b was not ready in 2 s: it never became healthy: still loading\n"
-        "  The rest: python -m orchestrator logs qwen-14b"
-    )
-    assert stage.did == ["pause"] * 4 + ["log tandem-qwen-14b", "stop qwen-14b"]
-    assert stage.executor.unfinished is None
-
-
-def test_a_server_that_is_healthy_and_does_not_answer_is_stopped_too(stage: Stage) -> None:
-    stage.answers = ["500: EngineDeadError", "no answer from http://localhost:8000: timed out"]
-    stage.engine.logged = ["ValueError: no such tensor"]
-    assert stage.fails(("wait", "qwen-14b")) == (
-        "qwen-14b was not ready in 2 s: it is healthy but does not answer: no answer from http://localhost:8000:"
-        " timed out: ValueError: no such tensor\n"
-        "  The rest: python -m orchestrator logs qwen-14b"
-    )
-    assert stage.did[-2:] == ["log tandem-qwen-14b", "stop qwen-14b"]
-    assert stage.did.count("ask qwen-14b at http://localhost:8000") == 5
-
-
-def test_a_server_that_someone_removes_is_not_waited_for(stage: Stage) -> None:
-    stage.engine.seen = [STARTING, None]
-    assert stage.fails(("wait", "qwen-14b")) == "qwen-14b was removed while it started"
-    assert stage.did == ["pause"]
-
-
-def test_abandon_takes_away_the_server_that_is_not_ready_yet(stage: Stage) -> None:
-    stage.run(("start", "router"), ("start", "qwen-14b"))
-    stage.did.clear()
-    stage.executor.abandon()
-    assert (stage.did, stage.executor.unfinished) == (["remove qwen-14b"], None)
-    stage.executor.abandon()
-    assert stage.did == ["remove qwen-14b"]
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        [],
-        [("start", "router")],
-        [("pull", "Qwen/Qwen2.5-14B-Instruct")],
-        [("start", "qwen-14b"), ("wait", "qwen-14b")],
-    ],
-)
-def test_abandon_leaves_alone_what_is_ready_or_was_there_before(stage: Stage, steps: list[tuple[Kind, str]]) -> None:
-    stage.run(*steps)
-    stage.did.clear()
-    stage.executor.abandon()
-    assert stage.did == []
-
-
-def test_abandon_leaves_alone_a_server_that_someone_else_started(stage: Stage) -> None:
-    interrupt(stage, ("wait", "qwen-14b"))
-    stage.executor.abandon()
-    assert stage.did == ["pause"]
-
-
-def test_abandon_takes_away_what_this_run_started_when_it_is_interrupted_waiting(stage: Stage) -> None:
-    interrupt(stage, ("start", "qwen-14b"), ("wait", "qwen-14b"))
-    stage.executor.abandon()
-    assert stage.did == [f"{UP} qwen-14b", "restart qwen-14b: no", "pause", "remove qwen-14b"]
 
 
 def test_an_interrupted_pull_has_ended_before_the_interruption_is_told(stage: Stage) -> None:
     stage.events = ["asking ModelScope", KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
-        stage.run(("pull", "Qwen/Qwen2.5-14B-Instruct"), ("start", "qwen-14b"))
-    assert stage.did == [PULL, "pull ended"]
-    stage.executor.abandon()
+        stage.run(("pull", "Qwen/Qwen2.5-14B-Instruct"), ("switch", "qwen-14b"))
     assert stage.did == [PULL, "pull ended"]
 
 
@@ -410,32 +304,136 @@ def test_a_pull_ends_with_what_shows_it(tmp_path: Path) -> None:
     assert stage.did == [PULL, "pull ended"]
 
 
-def interrupt(stage: Stage, *steps: tuple[Kind, str]) -> None:
-    """Ctrl-C at the first pause of a start that is under way."""
-    stage.engine.seen = [STARTING]
-    stage.interrupted = True
+def test_an_activator_that_was_just_started_is_waited_for(stage: Stage) -> None:
+    stage.activator.silent = 3
+    stage.run(("start", "activator"), ("switch", "qwen-14b"))
+    assert stage.did == [f"{UP} activator", "pause", "pause", "pause", "ask up qwen-14b bound", "heard"]
+
+
+def test_an_activator_that_never_answers_is_named_with_its_log(stage: Stage) -> None:
+    stage.activator.silent = 10_000
+    assert stage.fails(("switch", "qwen-14b")) == (
+        "the activator does not answer: nothing in 60 s, at http://localhost:8000: connection refused\n"
+        "  Its log: python -m orchestrator logs activator"
+    )
+    assert set(stage.shown[2:]) == {"container: waiting for the activator to answer"}
+    assert stage.did == ["pause"] * round(executor.SILENT_SECONDS / executor.POLL_SECONDS)
+
+
+def test_a_router_that_is_shut_is_not_waited_for(stage: Stage) -> None:
+    stage.activator.shut = "make a key"
+    assert stage.fails(("switch", "qwen-14b")) == "make a key"
+    assert stage.did == []
+
+
+def test_a_model_that_fails_is_told_with_its_reason_and_where_the_rest_is(stage: Stage) -> None:
+    stage.activator.ups = [[Told("qwen-14b", "start"), Told("qwen-14b", "failed", reason="RuntimeError: no weights")]]
+    assert stage.fails(("switch", "qwen-14b")) == (
+        "qwen-14b is not ready: RuntimeError: no weights\n  The rest: python -m orchestrator logs qwen-14b"
+    )
+
+
+def test_a_model_that_somebody_stops_meanwhile_is_not_ready(stage: Stage) -> None:
+    stage.activator.ups = [[Told("qwen-14b", "stopped")]]
+    assert stage.fails(("switch", "qwen-14b")).splitlines()[0] == "qwen-14b is not ready: somebody stopped it"
+
+
+def test_an_activator_that_dies_in_a_switch_comes_back_and_goes_on(stage: Stage) -> None:
+    stage.activator.ups = [[Told("qwen-14b", "start"), SilentError("the answer broke off")], [READY]]
+    stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["ask up qwen-14b bound", "heard"] * 2
+
+
+def test_an_activator_that_dies_again_and_again_ends_it(stage: Stage) -> None:
+    stage.activator.ups = [[SilentError("the answer broke off")]]
+    assert stage.fails(("switch", "qwen-14b")).splitlines()[0] == (
+        "the activator does not answer: the answer broke off"
+    )
+    assert stage.did == ["ask up qwen-14b bound", "heard"] * (executor.DEATHS + 1)
+
+
+def test_an_interruption_closes_the_stream_which_takes_the_wish_back(stage: Stage) -> None:
+    stage.activator.ups = [[Told("qwen-14b", "start"), KeyboardInterrupt()]]
     with pytest.raises(KeyboardInterrupt):
-        stage.run(*steps)
+        stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["ask up qwen-14b bound", "heard"]
 
 
-def test_docker_starts_a_server_again_only_after_it_has_been_ready_once(stage: Stage) -> None:
-    stage.engine.seen = [STARTING, READY]
-    stage.run(("start", "qwen-14b"), ("wait", "qwen-14b"))
-    assert stage.did == [
-        f"{UP} qwen-14b",
-        "restart qwen-14b: no",
-        "pause",
-        "ask qwen-14b at http://localhost:8000",
-        "restart qwen-14b: unless-stopped",
+def entry(state: str, *, is_open: bool = False) -> dict[str, Any]:
+    return {"models": [{"name": "qwen-14b", "state": state, "open": is_open}]}
+
+
+@pytest.mark.parametrize(
+    "coming",
+    [
+        {**entry("starting"), "wanted": []},
+        {**entry("stopping"), "wanted": []},
+        # The activator has not heard yet that who asked is gone.
+        {**entry("stopped"), "wanted": ["qwen-14b"]},
+        {**entry("stopped"), "wanted": [], "switch": {"target": "qwen-14b"}},
+    ],
+)
+def test_an_interrupted_up_ends_when_what_was_coming_is_given_up(stage: Stage, coming: dict[str, Any]) -> None:
+    gone = {**entry("stopped"), "wanted": ["other"], "switch": {"target": "other"}}
+    stage.activator.looks = [{}, coming, coming, gone]
+    stage.activator.ups = [[Told("qwen-14b", "start"), KeyboardInterrupt()]]
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["ask up qwen-14b bound", "heard", "pause", "pause"]
+    assert stage.shown[-1] == "stop: giving qwen-14b up"
+
+
+def test_an_interruption_that_comes_too_late_waits_for_nothing(stage: Stage) -> None:
+    stage.activator.looks = [{**entry("ready", is_open=True), "wanted": ["qwen-14b"]}]
+    stage.activator.ups = [[KeyboardInterrupt()]]
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["ask up qwen-14b bound", "heard"]
+
+
+def test_an_interruption_waits_no_longer_than_a_server_has_to_end(stage: Stage) -> None:
+    stage.activator.looks = [{**entry("stopping"), "wanted": []}]
+    stage.activator.ups = [[KeyboardInterrupt()]]
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(("switch", "qwen-14b"))
+    assert stage.did[2:] == ["pause"] * round(executor.GIVE_UP_SECONDS / executor.POLL_SECONDS)
+
+
+def test_an_interruption_does_not_wait_for_an_activator_that_is_gone(stage: Stage) -> None:
+    class Going(Activator):
+        def phases(self, verb: str, model: str, *, bound: bool) -> Generator[Told, None, None]:
+            self.silent = 10_000
+            yield from super().phases(verb, model, bound=bound)
+
+    stage.activator = stage.executor.activator = Going(stage.did)  # type: ignore[assignment]
+    stage.activator.ups = [[KeyboardInterrupt()]]
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["ask up qwen-14b bound", "heard"]
+
+
+def test_the_phases_of_the_activator_are_all_that_is_shown_of_a_start(stage: Stage) -> None:
+    stage.activator.ups = [
+        [Told("qwen-14b", "start", "importing vLLM"), Told("qwen-14b", "prove", "asking for a first token"), READY]
     ]
+    stage.run(("switch", "qwen-14b"))
+    assert stage.shown[2:] == ["start: importing vLLM", "prove: asking for a first token", "ready: ready"]
 
 
-def test_a_server_whose_start_was_left_to_itself_is_kept_when_it_is_ready(stage: Stage) -> None:
-    stage.engine.seen = [replace(READY, restarts_itself=False)]
-    stage.run(("wait", "qwen-14b"))
-    assert stage.did == ["ask qwen-14b at http://localhost:8000", "restart qwen-14b: unless-stopped"]
+def test_what_shows_the_phases_may_break_and_the_stream_is_closed_all_the_same(tmp_path: Path) -> None:
+    class Broken(Stage):
+        def phase(self, phase: Phase, text: str) -> None:
+            if phase == "start":
+                raise BrokenPipeError
+
+    stage = Broken(tmp_path)
+    stage.activator.ups = [[Told("qwen-14b", "start"), READY]]
+    with pytest.raises(BrokenPipeError):
+        stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["ask up qwen-14b bound", "heard"]
 
 
-def test_a_server_that_is_to_be_kept_is_kept(stage: Stage) -> None:
-    stage.run(("keep", "qwen-14b"))
-    assert stage.did == ["restart qwen-14b: unless-stopped"]
+def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, model="./mine")
+    stage.run(("switch", "qwen-14b"))
+    assert stage.shown == ["image: on this machine", "weights: ./mine is a folder here", "ready: ready"]

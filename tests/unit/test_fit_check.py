@@ -14,7 +14,6 @@ from orchestrator.errors import TandemError
 from orchestrator.fit import check, hub, inside, look
 from orchestrator.fit.gpu import MIB, Gpu, Process
 from orchestrator.fit.verdict import Fit
-from orchestrator.plan import Operation
 from orchestrator.profiles import Profile
 from orchestrator.states import Container
 from tests.standins.hub_client import running
@@ -22,8 +21,6 @@ from tests.unit import checkpoints as models
 from tests.unit.test_fit_inside import safetensors
 from tests.unit.values import CPU, ROOT, container, profile, project
 
-START = Operation("start", "qwen-14b", "not created yet")
-STOP = Operation("stop", "other", "holds its GPUs")
 NAME = "NVIDIA GeForce RTX 4090"
 
 
@@ -90,10 +87,10 @@ def look_at(target: Profile, engine: Engine, folder: Path = Path("/tandem"), **v
     return look.look(project(target, folder=folder, values=values), engine, target)  # type: ignore[arg-type]
 
 
-def checked(engine: Engine, *operations: Operation, gpus: list[Gpu], values: dict[str, str], **said: Any) -> Fit | None:
+def checked(engine: Engine, *leaving: str, gpus: list[Gpu], values: dict[str, str], **said: Any) -> Fit:
     target = profile(tensor_parallel_size=2, max_model_len=16384, **said)
     whole = project(target, values=values)
-    return check.check(whole, engine, target, operations, gpus=lambda: gpus)  # type: ignore[arg-type]
+    return check.check(whole, engine, target, leaving, gpus=lambda: gpus)  # type: ignore[arg-type]
 
 
 def cards(free: int, *processes: Process) -> list[Gpu]:
@@ -180,14 +177,8 @@ def test_a_folder_of_this_machine_needs_no_docker(tmp_path: Path) -> None:
     assert (found.source, found.fault) == ("the headers of its folder", "")
 
 
-def test_a_plan_that_starts_nothing_needs_no_check() -> None:
-    keep = Operation("keep", "qwen-14b", "Docker would not start it again with the machine")
-    assert checked(Engine(), gpus=[], values={}) is None
-    assert checked(Engine(), keep, gpus=[], values={}) is None
-
-
 def test_a_model_on_the_hub_and_two_cards_that_are_free(listing: str) -> None:
-    found = checked(Engine(), START, gpus=cards(23800), values={"MODELSCOPE_ENDPOINT": listing})
+    found = checked(Engine(), gpus=cards(23800), values={"MODELSCOPE_ENDPOINT": listing})
     assert found is not None
     assert (found.state, found.unknown) == ("fits", ())
     assert found.memory is not None
@@ -196,7 +187,7 @@ def test_a_model_on_the_hub_and_two_cards_that_are_free(listing: str) -> None:
 
 def test_a_setting_changes_the_answer_and_a_quantized_model_of_the_hub_is_named(listing: str) -> None:
     values = {"MODELSCOPE_ENDPOINT": listing, "QWEN_14B_MAX_MODEL_LEN": "400000"}
-    found = checked(Engine(), START, gpus=cards(23800), values=values)
+    found = checked(Engine(), gpus=cards(23800), values=values)
     assert found is not None
     assert found.state == "cannot"
     assert found.length == 400000
@@ -207,8 +198,8 @@ def test_what_a_server_holds_that_the_plan_stops_counts_as_free(listing: str) ->
     other = container("other", gpus=(0, 1))
     values = {"MODELSCOPE_ENDPOINT": listing}
     held = cards(1000, Process(11, "VLLM::Worker", 22000 * MIB))
-    stops = checked(Engine(other), STOP, START, gpus=held, values=values)
-    beside = checked(Engine(other), START, gpus=held, values=values)
+    stops = checked(Engine(other), "other", gpus=held, values=values)
+    beside = checked(Engine(other), gpus=held, values=values)
     assert stops is not None
     assert beside is not None
     assert (stops.state, beside.state) == ("fits", "cannot")
@@ -216,7 +207,7 @@ def test_what_a_server_holds_that_the_plan_stops_counts_as_free(listing: str) ->
 
 def test_what_it_holds_without_being_told_of_blocks_nothing(listing: str) -> None:
     other = container("other", gpus=(0, 1))
-    found = checked(Engine(other), STOP, START, gpus=cards(1000), values={"MODELSCOPE_ENDPOINT": listing})
+    found = checked(Engine(other), "other", gpus=cards(1000), values={"MODELSCOPE_ENDPOINT": listing})
     assert found is not None
     assert found.state == "fits"
     assert found.memory is not None
@@ -224,7 +215,7 @@ def test_what_it_holds_without_being_told_of_blocks_nothing(listing: str) -> Non
 
 
 def test_a_machine_whose_driver_tells_nothing_is_no_failure(listing: str) -> None:
-    found = checked(Engine(), START, gpus=[], values={"MODELSCOPE_ENDPOINT": listing})
+    found = checked(Engine(), gpus=[], values={"MODELSCOPE_ENDPOINT": listing})
     assert found is not None
     assert found.unknown == ("the GPUs' memory: nvidia-smi does not tell of GPU 0, 1",)
 

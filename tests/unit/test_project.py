@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator import project
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.render import NOTICE, File
-from tests.unit.values import profile
+from tests.unit.values import CPU, ROOT, profile
 from tests.unit.values import project as whole
 
 VERSIONS = (
@@ -136,9 +137,21 @@ def test_a_name_that_nobody_has_is_answered_with_those_there_are() -> None:
         ({"image": "cpu", "gpus": []}, "tandem/vllm:0.32.0-cpu"),
     ],
 )
-def test_a_start_needs_the_image_of_the_router_and_that_of_the_profile(said: dict[str, object], image: str) -> None:
+def test_a_start_needs_our_own_images_and_that_of_the_profile(said: dict[str, object], image: str) -> None:
     found = profile(**said)
-    assert whole(found).images(found) == {"router": "tandem/router:0.1.0", "qwen-14b": image}
+    assert whole(found).images(found) == {
+        "router": "tandem/router:0.1.0",
+        "engine-proxy": "tandem/router:0.1.0",
+        "activator": "tandem/activator:0.1.0",
+        "qwen-14b": image,
+    }
+
+
+def test_an_image_is_a_build_or_a_service_of_ours() -> None:
+    known = whole(profile())
+    assert [known.made(image) for image in ("tandem/router:0.1.0", "tandem/activator:0.1.0", CPU.image)] == [
+        "router", "activator", CPU,
+    ]  # fmt: skip
 
 
 FILES = [File("compose.models.yaml", "one\n"), File("env/a.env", f"# {NOTICE}\ntwo\n")]
@@ -182,3 +195,43 @@ def test_a_difference_is_shown_from_the_disk_to_what_would_be_rendered(tmp_path:
     assert "".join(project.diff(tmp_path, File("new", "one\n"))) == (
         "--- new\n+++ new (rendered)\n@@ -0,0 +1 @@\n+one\n"
     )
+
+
+@pytest.mark.parametrize("text", ["", " \n", "two words", "one\ntwo", "schlüssel"])
+def test_a_file_that_holds_no_key_is_a_fault_that_does_not_repeat_it(folder: Path, text: str) -> None:
+    path = folder / "admin.key"
+    path.write_text(text, encoding="utf-8")
+    assert faults(folder, TANDEM_ADMIN_KEY_FILE=str(path)) == [
+        f"TANDEM_ADMIN_KEY_FILE: {path} should hold a key, one word of letters, digits and signs"
+    ]
+
+
+def test_a_key_in_place_of_its_file_is_not_repeated(folder: Path) -> None:
+    assert faults(folder, TANDEM_ADMIN_KEY_FILE="s3cret") == [
+        "TANDEM_ADMIN_KEY_FILE: should be the whole path of a file that is there, beginning with /, got something else"
+    ]
+
+
+def test_a_key_is_its_files_one_word(folder: Path) -> None:
+    (folder / "admin.key").write_text("s3cret\n")
+    found = project.load(folder, [], {"TANDEM_ADMIN_KEY_FILE": str(folder / "admin.key")})
+    assert project.admin_key(found.settings) == "s3cret"
+    assert project.admin_key(project.load(folder, [], {}).settings) == ""
+
+
+def test_compose_runs_and_builds_the_images_that_project_names() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    assert {name: service["image"] for name, service in services.items()} == project.SERVICES
+    built = {name: service["image"] for name, service in services.items() if "build" in service}
+    assert built == {service: image for image, service in project.OWN_IMAGES.items()}
+
+
+def test_no_service_of_ours_may_do_more_than_it_must() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    for name, service in services.items():
+        assert (service["read_only"], service["cap_drop"], service["restart"]) == (True, ["ALL"], "always"), name
+        assert "cap_add" not in service
+    with_socket = [name for name, service in services.items() if "docker.sock" in str(service["volumes"])]
+    assert with_socket == ["engine-proxy"]
+    assert [name for name, service in services.items() if "ports" in service] == ["router"]
+    assert services["engine-proxy"]["network_mode"] == "none"

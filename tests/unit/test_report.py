@@ -25,6 +25,8 @@ model = "./docker/demo/model"
 image = "cpu"
 gpus = []
 """
+# What only the activator knows of a model.
+UNKNOWN = {"reason": None, "in_flight": None, "waiting": None, "sleep": None}
 SINCE = "2026-01-02T03:04:05.678901234Z"
 
 
@@ -98,7 +100,8 @@ def test_the_table_shows_every_profile_in_its_order() -> None:
         qwq-32b-awq   starting  0,1   2026-01-02T03:04:05Z  qwq-32b-awq
         demo          stopped   none  -                     demo
 
-        address http://localhost:8000/v1 (router ready)""")
+        address http://localhost:8000/v1 (router ready)
+        the activator is not up: these states are what Docker says""")
 
 
 def test_the_table_of_the_usual_profiles_fits_80_columns_in_every_state() -> None:
@@ -113,7 +116,8 @@ def test_with_nothing_running_the_table_says_so_of_each() -> None:
         PROFILE   STATE    GPUS  SINCE  MODEL
         qwen-14b  stopped  0,1   -      qwen-14b
 
-        address http://localhost:8000/v1 (router stopped)""")
+        address http://localhost:8000/v1 (router stopped)
+        the activator is not up: these states are what Docker says""")
 
 
 def test_the_state_for_scripts_is_json_with_every_profile() -> None:
@@ -128,6 +132,12 @@ def test_the_state_for_scripts_is_json_with_every_profile() -> None:
     assert given == {
         "address": "http://localhost:9000/v1",
         "router": "starting",
+        "activator": False,
+        "wanted": None,
+        "switch": None,
+        "queue": None,
+        "last": None,
+        "gpus": None,
         "profiles": [
             {
                 "profile": "qwen-14b",
@@ -136,6 +146,7 @@ def test_the_state_for_scripts_is_json_with_every_profile() -> None:
                 "since": "2026-01-02T03:04:05Z",
                 "model": "qwen-14b",
                 "address": "http://localhost:9000/v1",
+                **UNKNOWN,
             },
             *(
                 {
@@ -145,6 +156,7 @@ def test_the_state_for_scripts_is_json_with_every_profile() -> None:
                     "since": None,
                     "model": name,
                     "address": "http://localhost:9000/v1",
+                    **UNKNOWN,
                 }
                 for name, gpus in (
                     ("deepseek-14b", [0, 1]),
@@ -195,3 +207,96 @@ def test_the_model_is_the_name_that_clients_send() -> None:
 )
 def test_what_runs_is_named_with_its_state(containers: list[Container], line: str) -> None:
     assert report.running(seen(*containers)) == line
+
+
+TOLD = {
+    "models": [
+        {"name": "qwen-14b", "state": "draining", "since": "2026-01-02T03:04:05Z", "in_flight": 2, "waiting": 0},
+        {"name": "deepseek-14b", "state": "failed", "since": "2026-01-02T03:04:05Z", "in_flight": 0, "waiting": 0,
+         "reason": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n  lower max_model_len."},
+        {"name": "qwq-32b-awq", "state": "asleep", "since": "2026-01-02T03:04:05Z", "in_flight": 0, "waiting": 3},
+    ],
+    "wanted": ["qwq-32b-awq"],
+    "switch": {"target": "qwq-32b-awq", "cause": "3 requests wait for it", "phase": "drain", "seconds": 3.2,
+               "text": "2 requests in flight", "left": 41.7, "steps": []},
+    "queue": [{"model": "qwq-32b-awq", "seconds": 3.4, "stream": True}],
+    "last": {"target": "qwen-14b", "outcome": "ready", "reason": "", "kind": "wake", "total": 0.81, "at": 1,
+             "seconds": {"drain": 0.04, "sleep": 0.3, "stop": 0, "wake": 0.41}},
+    "gpus": None,
+}  # fmt: skip
+
+
+def test_the_activator_knows_more_than_docker_and_what_it_says_counts() -> None:
+    whole = project(*profiles(FIVE).values())
+    containers = seen(container("router"), container("qwen-14b"), container("qwq-32b-awq", started_at=SINCE))
+    shown = report.status(whole, containers, TOLD)
+    assert shown == dedent("""\
+        PROFILE       STATE     GPUS  SINCE                 MODEL
+        qwen-14b      draining  0,1   2026-01-02T03:04:05Z  qwen-14b
+        deepseek-14b  failed    0,1   2026-01-02T03:04:05Z  deepseek-14b
+        qwen-32b-awq  stopped   0,1   -                     qwen-32b-awq
+        qwq-32b-awq   asleep    0,1   2026-01-02T03:04:05Z  qwq-32b-awq
+        demo          stopped   none  -                     demo
+
+        deepseek-14b failed: torch.OutOfMemoryError: CUDA out of memory. Tried to
+          allocate 2.00 GiB
+          lower max_model_len.
+        in flight: 2 at qwen-14b
+        waiting: 3 for qwq-32b-awq, the longest since 3 s
+        switching to qwq-32b-awq (3 requests wait for it), since 3 s, about 42 s left:
+          drain, 2 requests in flight
+        last switch: qwen-14b ready by wake in 0.8 s (drain 0.0, sleep 0.3, wake 0.4)
+        address http://localhost:8000/v1 (router ready)""")
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_scripts_get_what_the_activator_says_as_it_says_it() -> None:
+    given = report.status_json(project(profile()), {}, TOLD)
+    assert given["activator"]
+    assert {key: given[key] for key in ("wanted", "switch", "queue", "last", "gpus")} == {
+        key: TOLD[key] for key in ("wanted", "switch", "queue", "last", "gpus")
+    }
+    assert given["profiles"][0]["in_flight"] == 2
+
+
+def test_a_last_switch_that_failed_says_why() -> None:
+    last = {"target": "qwen-14b", "outcome": "failed", "reason": "it died", "kind": "cold", "seconds": {}, "total": 5}
+    shown = report.status(project(profile()), {}, {**TOLD, "last": last, "switch": None})
+    assert "last switch: qwen-14b failed by cold in 5.0 s: it died" in shown
+
+
+def test_what_runs_is_named_with_the_state_that_the_activator_gives_it() -> None:
+    containers = seen(container("router"), container("qwq-32b-awq"))
+    assert report.running(containers, TOLD) == "running now: router (ready), qwq-32b-awq (asleep)"
+
+
+def test_an_activator_that_runs_and_does_not_answer_is_told_with_what_keeps_it() -> None:
+    containers = seen(container("router"), container("activator", health=""))
+    away = (
+        "TANDEM_BIND=0.0.0.0 lets other machines in, and without a key the router switches for nobody then.\n  Make one"
+    )
+    assert report.status(project(profile()), containers, away=away).splitlines()[-4:] == [
+        "the activator does not answer: these states are what Docker says",
+        "  TANDEM_BIND=0.0.0.0 lets other machines in, and without a key the router",
+        "  switches for nobody then.",
+        "  Make one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sleep", "lines"),
+    [
+        ("auto", []),
+        ("off", []),
+        (
+            "it did not wake: /wake_up answered 500",
+            [
+                "qwen-14b does not sleep any more: it did not wake: /wake_up answered 500;",
+                "  'python -m orchestrator sleep-test qwen-14b' tries it again",
+            ],
+        ),
+    ],
+)
+def test_a_model_that_was_to_sleep_and_does_not_is_told_with_the_reason(sleep: str, lines: list[str]) -> None:
+    told = {"models": [{"name": "qwen-14b", "state": "ready", "sleep": sleep}]}
+    assert report.status(project(profile()), seen(container("router")), told).splitlines()[3:-1] == lines

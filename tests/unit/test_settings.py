@@ -180,6 +180,17 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_LIMIT_RATE": "",
         "TANDEM_MODELSCOPE_TOKEN_FILE": "",
         "TANDEM_HF_TOKEN_FILE": "",
+        "TANDEM_HOLD_TIMEOUT": "300",
+        "TANDEM_QUEUE_REQUESTS": "256",
+        "TANDEM_QUEUE_BYTES": "268435456",
+        "TANDEM_DRAIN_TIMEOUT": "300",
+        "TANDEM_STALL_TIMEOUT": "300",
+        "TANDEM_MIN_AWAKE": "5",
+        "TANDEM_ABANDON": "1",
+        "TANDEM_HOST_RESERVE": "8589934592",
+        "TANDEM_WAIT_AS": "comment",
+        "TANDEM_ADMIN_KEY_FILE": "",
+        "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
     }
 
 
@@ -264,7 +275,9 @@ def test_settings_that_fit_have_no_problems() -> None:
                 "TANDEM_XYZZY_QQ: unknown setting; there are: TANDEM_PORT, TANDEM_BIND, TANDEM_MODELS,"
                 " TANDEM_REGISTRY, TANDEM_VLLM, TANDEM_BASE_IMAGE, TANDEM_DEBIAN_MIRROR, TANDEM_PYPI_INDEX,"
                 " TANDEM_TORCH_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE, TANDEM_LIMIT_RATE,"
-                " TANDEM_MODELSCOPE_TOKEN_FILE, TANDEM_HF_TOKEN_FILE"
+                " TANDEM_MODELSCOPE_TOKEN_FILE, TANDEM_HF_TOKEN_FILE, TANDEM_HOLD_TIMEOUT, TANDEM_QUEUE_REQUESTS,"
+                " TANDEM_QUEUE_BYTES, TANDEM_DRAIN_TIMEOUT, TANDEM_STALL_TIMEOUT, TANDEM_MIN_AWAKE, TANDEM_ABANDON,"
+                " TANDEM_HOST_RESERVE, TANDEM_WAIT_AS, TANDEM_ADMIN_KEY_FILE, TANDEM_DOCKER_SOCKET"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
@@ -393,3 +406,54 @@ def test_the_address_to_bind_is_an_ip_address() -> None:
     ]
     for value in ("0.0.0.0", "192.168.1.2", "[::]", "::1"):
         assert settings.problems(of(TANDEM_BIND=value), [], VERSIONS) == []
+
+
+SECONDS = "should be a number of seconds above 0, such as 300"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fact"),
+    [
+        ("TANDEM_HOLD_TIMEOUT", "0", SECONDS),
+        ("TANDEM_HOLD_TIMEOUT", "-1", SECONDS),
+        ("TANDEM_HOLD_TIMEOUT", "5m", SECONDS),
+        ("TANDEM_DRAIN_TIMEOUT", "0.0", SECONDS),
+        ("TANDEM_STALL_TIMEOUT", "inf", SECONDS),
+        ("TANDEM_STALL_TIMEOUT", "３００", SECONDS),
+        ("TANDEM_MIN_AWAKE", "1e3", "should be a number of seconds, such as 5"),
+        ("TANDEM_QUEUE_REQUESTS", "0", "should be a number of requests of at least 1"),
+        ("TANDEM_QUEUE_BYTES", "256M", "should be a number of bytes of at least 1, such as 268435456"),
+        ("TANDEM_HOST_RESERVE", "8GiB", "should be a number of bytes, such as 8589934592"),
+        ("TANDEM_ABANDON", "yes", "should be 1 or 0"),
+        ("TANDEM_WAIT_AS", "comments", "should be comment or reasoning"),
+        ("TANDEM_DOCKER_SOCKET", "docker.sock", "should be the whole path of Docker's socket, beginning with /"),
+    ],
+)
+def test_a_setting_of_switching_that_cannot_be_is_told_what_it_should_be(name: str, value: str, fact: str) -> None:
+    assert settings.problems(of(**{name: value}), [], VERSIONS) == [f'{name}: {fact}, got "{value}"']
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"TANDEM_HOLD_TIMEOUT": "0.5", "TANDEM_MIN_AWAKE": "0", "TANDEM_HOST_RESERVE": "0", "TANDEM_ABANDON": "0"},
+        {"TANDEM_WAIT_AS": "reasoning", "TANDEM_QUEUE_REQUESTS": "1", "TANDEM_QUEUE_BYTES": "1"},
+        {"TANDEM_WAIT_AS": "", "TANDEM_DRAIN_TIMEOUT": ""},
+    ],
+)
+def test_settings_of_switching_that_can_be_are_taken(values: dict[str, str]) -> None:
+    assert settings.problems(of(**values), [], VERSIONS) == []
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", ""])
+def test_what_switches_is_open_where_only_this_machine_reaches_it(bind: str) -> None:
+    assert of(TANDEM_BIND=bind).shut == ""
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "192.168.1.5", "[::]"])
+def test_what_switches_is_shut_to_other_machines_without_a_key(bind: str) -> None:
+    said = of(TANDEM_BIND=bind).shut
+    assert said.startswith(f"TANDEM_BIND={bind} lets other machines in")
+    assert "TANDEM_ADMIN_KEY_FILE=" in said
+    assert of(TANDEM_BIND=bind, TANDEM_ADMIN_KEY_FILE="/etc/admin.key").shut == ""
+    assert settings.problems(of(TANDEM_BIND=bind), [], VERSIONS) == []

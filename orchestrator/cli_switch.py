@@ -1,0 +1,210 @@
+"""The commands that bring models up and down, and show them: reads arguments, calls the parts, prints the end."""
+
+import json
+import os
+import time
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from orchestrator import session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.ask import Activator
+    from orchestrator.engine import Engine
+    from orchestrator.fit.verdict import Fit
+    from orchestrator.plan import Operation
+    from orchestrator.profiles import Profile
+    from orchestrator.project import Project
+    from orchestrator.switch.world import Step
+
+Name = Annotated[str, typer.Argument(help="A profile of models.toml, or a name that clients send.")]
+OptionalName = Annotated[
+    str | None,
+    typer.Argument(
+        help="A profile; by default that of COMPOSE_PROFILES, else the first that fits this machine's GPUs."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+# Between two looks of `status --watch`.
+WATCH_SECONDS = 1.0
+
+
+class _Plan(NamedTuple):
+    """What an `up` will do itself, what the activator will do then, and whether the model fits, if it is to start."""
+
+    operations: "list[Operation]"
+    steps: "list[Step]"
+    fit: "Fit | None"
+
+
+def _plan(whole: "Project", engine: "Engine", activator: "Activator", target: "Profile") -> _Plan:
+    from orchestrator import foresee, host
+    from orchestrator.fit.check import check
+    from orchestrator.observe import observe
+    from orchestrator.plan import plan
+    from orchestrator.render.routes import table
+
+    choice = whole.choice(target)
+    if choice.automatic:
+        session.say(f"vLLM {choice.build.version}: {choice.why}")
+        engine.environment["TANDEM_VLLM"] = choice.build.tag
+    digest = table(whole.profiles.values())["digest"]
+    observed = observe(whole, engine, activator)
+    operations = plan(target, observed, whole.images(target), digest, whole.creatable(target, observed.images))
+    steps: list[Step] = []
+    if any(operation.kind == "switch" for operation in operations):
+        steps = foresee.steps(
+            target,
+            whole.profiles.values(),
+            observed,
+            foresee.policy({"TANDEM_HOST_RESERVE": whole.settings.get("TANDEM_HOST_RESERVE")}),
+            stopped=any(operation.kind == "stop" for operation in operations),
+            host_free=host.free_memory(),
+        )
+    container = observed.containers.get(target.name)
+    runs = container is not None and container.alive and not any(o.kind in ("create", "stop") for o in operations)
+    starts = not runs and any(step.kind == "start" for step in steps)
+    return _Plan(operations, steps, check(whole, engine, target, foresee.leaving(steps)) if starts else None)
+
+
+def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show what `up NAME` would do, and why, and whether the model fits. Does nothing."""
+    from orchestrator.ask import activator
+    from orchestrator.fit import words
+
+    whole = session.project(context)
+    target = whole.profile(name)
+    found = _plan(whole, session.engine(whole), activator(whole), target)
+    if as_json:
+        values = {
+            "operations": [asdict(operation) for operation in found.operations],
+            "switch": [asdict(step) for step in found.steps],
+            "fit": words.values(found.fit) if found.fit else None,
+        }
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    print("\n".join(map(str, found.operations)) or f"{name} is ready: nothing to do")
+    if found.steps:
+        print("\nthe switch, by the activator\n" + "\n".join(f"  {step}" for step in found.steps))
+    if found.fit:
+        print(f"\n{words.table(found.fit)}")
+
+
+def _fitting(fit: "Fit | None", *, force: bool) -> None:
+    """Say what stands against a model's fitting. Raises TandemError when it cannot fit, unless it is forced."""
+    from orchestrator.errors import TandemError
+    from orchestrator.fit import words
+
+    if fit is None:
+        return
+    if fit.state == "cannot" and not force:
+        raise TandemError(words.refusal(fit))
+    warning = words.warning(fit, forced=force)
+    if warning:
+        session.say(warning)
+
+
+def up(
+    context: typer.Context,
+    name: OptionalName = None,
+    force: Annotated[bool, typer.Option("--force", help="Try it though the model cannot fit.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
+    from orchestrator import ask, project, report, view
+    from orchestrator.executor import Executor
+
+    whole = session.project(context)
+    engine, activator = session.engine(whole), ask.activator(whole)
+    try:
+        target = session.target(whole, name)
+        activator.check()
+        engine.check()
+        stale = project.stale(whole.folder, whole.rendered())
+        if stale:
+            session.say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
+            project.write(whole.folder, stale)
+        found = _plan(whole, engine, activator, target)
+        _fitting(found.fit, force=force)
+        with closing(view.choose(os.environ.get("TERM"))) as shown:
+            Executor(whole, engine, activator, shown).run(target, found.operations)
+    except KeyboardInterrupt:
+        session.say("interrupted")
+        session.say(report.running(engine.containers(), activator.status()))
+        raise typer.Exit(130) from None
+    print(json.dumps(report.ready_json(whole, target)) if as_json else report.ready(whole, target))
+
+
+def down(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Only this profile; by default everything.")] = None,
+) -> None:
+    """Stop and remove the containers; weights, caches and images stay."""
+    from orchestrator import ask, commands, leave, progress, report, view
+
+    whole = session.project(context)
+    engine, activator = session.engine(whole), ask.activator(whole)
+    profile = whole.profile(name).name if name is not None else None
+    engine.check()
+    session.say(f"stopping {profile or 'everything'}")
+    if profile is None:
+        engine.run(commands.down(whole.settings.env_files))
+    else:
+        shown = view.Plain()
+
+        def show(told: ask.Told) -> None:
+            phase = progress.phase(told.phase)
+            if phase is not None:
+                shown.phase(phase, told.line)
+
+        leave.take_away(profile, engine, activator, whole.settings.env_files, show)
+    print(report.running(engine.containers(), activator.status()))
+
+
+def status(
+    context: typer.Context,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and show what changes, until Ctrl-C.")] = False,
+) -> None:
+    """Show each profile: its state, GPUs, since when, what is under way, and the address."""
+    from orchestrator import ask, report
+
+    whole = session.project(context)
+    engine, activator = session.engine(whole), ask.activator(whole)
+
+    def values() -> str:
+        seen = engine.containers(), activator.status()
+        return json.dumps(report.status_json(whole, *seen), indent=None if watch else 2, ensure_ascii=False)
+
+    def words() -> str:
+        seen = engine.containers(), activator.status()
+        return report.status(whole, *seen, away=activator.away)
+
+    show = values if as_json else words
+    if watch:
+        _watch(show, live=not as_json)
+    else:
+        print(show())
+
+
+def _watch(show: "Callable[[], str]", *, live: bool) -> None:
+    """Redraw on a terminal; anywhere else print what is new when it changes."""
+    from orchestrator import view
+    from orchestrator.errors import TandemError
+
+    def now() -> str:
+        try:
+            return show()
+        except TandemError as error:
+            if not live:
+                raise
+            return str(error)  # Docker comes back, and so does this
+
+    screen = view.screen(os.environ.get("TERM")) if live else None
+    with closing(screen or view.Pages(between=view.PLAIN_SECONDS if live else 0)) as pages:
+        view.watch(now, pages, lambda: time.sleep(WATCH_SECONDS))

@@ -1,0 +1,109 @@
+"""A stand-in for Docker: a daemon that lists what a test tells it, and a `docker` command that keeps its arguments."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+CLI = """#!/bin/sh
+echo "$@" >> "{log}"
+case "$*" in *"config --hash"*) cat "{hashes}" ;; esac
+"""
+
+
+class Docker:
+    """What the daemon says: the project's containers by service, and images by tag; the command's lines are in did."""
+
+    def __init__(self, folder: Path) -> None:
+        self.containers: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, str] = {}
+        self.address = ""
+        # What it refuses everything with, when it does.
+        self.refusal = ""
+        self._log, self._hashes = folder / "docker.log", folder / "docker.hashes"
+        self._log.touch()
+        self._hashes.touch()
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        (self.bin / "docker").write_text(CLI.format(log=self._log, hashes=self._hashes), encoding="utf-8")
+        (self.bin / "docker").chmod(0o755)
+
+    @property
+    def did(self) -> list[str]:
+        """What the command was told, but for the questions."""
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if "config --hash" not in line]
+
+    def has(self, service: str, status: str = "running", health: str | None = "healthy", image: str = "") -> None:
+        """Have a container of a service, or another state of it."""
+        self.containers[service] = {
+            "Id": service,
+            "Name": f"/tandem-{service}",
+            "Image": self.images.get(image, ""),
+            "State": {
+                "Status": status,
+                "ExitCode": 0,
+                "OOMKilled": False,
+                "StartedAt": "2026-01-02T03:04:05.678901234Z",
+                **({"Health": {"Status": health}} if health and status == "running" else {}),
+            },
+            "Config": {
+                "Image": image,
+                "Cmd": [],
+                "Labels": {"com.docker.compose.service": service, "com.docker.compose.config-hash": "1"},
+            },
+        }
+        self._hashes.write_text("".join(f"{name} 1\n" for name in self.containers), encoding="utf-8")
+
+
+def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if docker.refusal:
+                self._json({"message": docker.refusal}, 500)
+                return
+            path = urlsplit(self.path).path
+            named = next((name for name in docker.containers if path.endswith(f"/containers/{name}/json")), None)
+            if named is not None:
+                self._json(docker.containers[named])
+            elif path.endswith("/containers/json"):
+                self._json([{"Id": name, "Labels": {}} for name in docker.containers])
+            elif path.endswith("/images/json"):
+                self._json([{"Id": ident, "RepoTags": [tag]} for tag, ident in docker.images.items()])
+            elif path.endswith("/version"):
+                self._json({"ApiVersion": "1.47", "Version": "28.5.2"})
+            else:
+                self._json({}, 200 if path.endswith("/_ping") else 404)
+
+        def _json(self, value: Any, status: int = 200) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Docker]:
+    """Run one on a free port of this machine; its command lies in a new folder `bin`."""
+    docker = Docker(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(docker))
+    docker.address = f"tcp://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield docker
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
