@@ -4,6 +4,10 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.standins import nvml
+
 # The scripts of the images are run as they lie there: beside their package.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "docker/vllm"))
 
@@ -11,3 +15,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "docker/vllm"))
 # none could be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in of NVIDIA's library, in a folder of its own for LD_LIBRARY_PATH."""
+    return nvml.library(tmp_path_factory.mktemp("nvml"))

@@ -63,14 +63,23 @@ def installed() -> str:
         return os.environ.get("VLLM_VERSION", "0.32.0")
 
 
+def alphabet() -> list[str]:
+    """The characters that stand for the 256 bytes in a byte-level tokenizer, as GPT-2 began it."""
+    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [*map(chr, kept), *(chr(256 + number) for number in range(256 - len(kept)))]
+
+
 def folder(place: Path, config: dict[str, Any]) -> None:
-    """Write config.json and a tokenizer of as many words as the vocabulary has."""
+    """Write config.json and a tokenizer of as many words as the vocabulary has; text is one token a byte."""
     place.mkdir()
-    count = config["vocab_size"]
-    model = {"type": "WordLevel", "vocab": {f"t{number}": number for number in range(count)}, "unk_token": "t0"}
-    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": model}
-    words = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "t1", "unk_token": "t0", "pad_token": "t2"}
-    more = {"eos_token_id": 1, "bos_token_id": 2, "hidden_act": "silu", "rms_norm_eps": 1e-6}
+    letters = alphabet()
+    names = [*letters, *(f"t{number}" for number in range(len(letters), config["vocab_size"]))]
+    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
+    model = {"type": "BPE", "vocab": {name: number for number, name in enumerate(names)}, "merges": []}
+    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": bytewise, "decoder": bytewise, "model": model}
+    # Bytes, as those of Qwen are: transformers takes Qwen's class for its models, whatever is named here.
+    words = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": names[-1], "pad_token": names[-2]}
+    more = {"eos_token_id": len(names) - 1, "bos_token_id": len(names) - 2, "hidden_act": "silu", "rms_norm_eps": 1e-6}
     written = {"config.json": config | more, "tokenizer.json": tokenizer, "tokenizer_config.json": words}
     for name, content in written.items():
         (place / name).write_text(json.dumps(content), encoding="utf-8")

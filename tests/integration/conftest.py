@@ -79,16 +79,24 @@ class Stack(Checkout):
 
     @contextlib.contextmanager
     def beside(
-        self, alias: str, script: str, *arguments: str, mounts: Mapping[Path, str], publish: int | None = None
+        self,
+        alias: str,
+        script: str,
+        *arguments: str,
+        mounts: Mapping[Path, str],
+        publish: int | None = None,
+        shared: Mapping[str, str] | None = None,
     ) -> Iterator[str]:
         """Run a Python script in a container on the stack's network, where it is called alias; the container's name.
 
-        A port that it publishes is some port of 127.0.0.1.
+        A port that it publishes is some port of 127.0.0.1. shared are volumes of the stack that it may write to.
         """
         project = self.environment["COMPOSE_PROJECT_NAME"]
         name = f"{project}-{alias}"
         ports = [] if publish is None else ["--publish", f"127.0.0.1::{publish}"]
         volumes = [word for source, target in mounts.items() for word in ("--volume", f"{source}:{target}:ro")]
+        for volume, target in (shared or {}).items():
+            volumes += ["--volume", f"{project}_{volume}:{target}"]
         # One that an interrupted run left would be in the way.
         self.run(["docker", "rm", "--force", name])
         try:

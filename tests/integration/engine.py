@@ -20,7 +20,7 @@ import pytest
 
 from orchestrator import base, host, versions
 from orchestrator.engine import Engine
-from orchestrator.project import ROUTER_IMAGE
+from orchestrator.project import OWN_IMAGES
 from tests.checkout import ROOT, Checkout, eventually
 from tests.integration.conftest import SEAL
 
@@ -73,11 +73,18 @@ class Machine:
     folder: Path
     hook: bool
     data: Path = Path("/run/tandem/data")
+    # What its first process does, with dockerd's options as arguments.
+    init: str = INIT
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
     def address(self) -> str:
         return f"unix://{self.folder}/docker.sock"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Where its socket is, for the docker command and for our settings."""
+        return {"DOCKER_HOST": self.address, "TANDEM_DOCKER_SOCKET": self.address.removeprefix("unix://")}
 
     @property
     def cgroup(self) -> str:
@@ -103,7 +110,7 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "none.json").write_text("{}")
         path = f"{STANDINS / 'bin'}:{os.environ['PATH']}" if self.hook else os.environ["PATH"]
-        script = INIT if self.hook else NO_HOOK + INIT
+        script = self.init if self.hook else NO_HOOK + self.init
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [*NAMESPACES, "sh", "-ec", script, "sh", *(str(word) for pair in options.items() for word in pair)],
@@ -184,7 +191,7 @@ class Machine:
 
     def checkout(self, folder: Path, **environment: str) -> "Inside":
         """Copy the project, to be used on this machine."""
-        checkout = Inside.copy(folder, DOCKER_HOST=self.address, **environment)
+        checkout = Inside.copy(folder, **self.variables, **environment)
         assert isinstance(checkout, Inside)
         checkout.prefix = self.prefix
         return checkout
@@ -270,7 +277,7 @@ def new_machine(
             machine = Machine(tmp_path_factory.mktemp("machine") / ("gpu" if hook else "plain"), hook)
             made.callback(machine.stop)
             machine.start()
-            machine.load([ROUTER_IMAGE, standin_image])
+            machine.load([*OWN_IMAGES, standin_image])
             machine.docker("tag", standin_image, server_image())
             return machine
 

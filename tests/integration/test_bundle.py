@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.project import ROUTER_IMAGE
+from orchestrator.project import ACTIVATOR_IMAGE, ROUTER_IMAGE
 from tests.checkout import Checkout, eventually
 from tests.integration.conftest import SEAL, Stack, stack
 from tests.integration.test_demo import ANSWERED, ASKED
@@ -48,6 +48,7 @@ seal(folder, "Tandem/small")
 """
 )
 ROUTER_TAR = "images/tandem-router-0.1.0.tar"
+ACTIVATOR_TAR = "images/tandem-activator-0.1.0.tar"
 
 
 @dataclass
@@ -99,7 +100,7 @@ def offline(empty_machine: "Machine", bundle: Bundle, tmp_path_factory: pytest.T
     from tests.integration.engine import Inside
 
     # What this machine's pip is set up with, that one does not have.
-    environment = {"DOCKER_HOST": empty_machine.address, "PIP_CONFIG_FILE": os.devnull}
+    environment = {**empty_machine.variables, "PIP_CONFIG_FILE": os.devnull}
     inside = Inside(there, environment, prefix=empty_machine.prefix)
     assert inside.run(["tar", "-xf", str(bundle.folder / "tandem.tar")]).returncode == 0
     inside.folder = there / "tandem"
@@ -115,7 +116,8 @@ def test_an_interrupted_save_leaves_half_a_bundle_that_says_so(bundle: Bundle) -
     assert said[-1] == "interrupted; what is finished stays, and the same command goes on from there\n"
     names = {path.name for path in bundle.folder.iterdir()}
     assert names == {"manifest.partial.json", "tandem.tar", "README.txt", "wheels", "images"}
-    assert [path.name for path in (bundle.folder / "images").iterdir()] == [ROUTER_TAR.removeprefix("images/")]
+    there = {f"images/{path.name}" for path in (bundle.folder / "images").iterdir()}
+    assert there == {ROUTER_TAR, ACTIVATOR_TAR}
     assert list(bundle.folder.rglob("*.part")) == []
     refused = bundle.source.tandem("bundle", "load", str(bundle.folder))
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -127,8 +129,8 @@ def test_the_same_save_goes_on_and_writes_nothing_again(bundle: Bundle) -> None:
     done = bundle.source.run([*bundle.argv(), "--json"], seconds=600)
     assert done.returncode == 0, done.stderr
     saved = json.loads(done.stdout)
-    assert (saved["images"], saved["models"]) == ([ROUTER_IMAGE, SERVER_IMAGE], ["Tandem/small"])
-    assert ROUTER_TAR in saved["kept"]
+    assert (saved["images"], saved["models"]) == ([ACTIVATOR_IMAGE, ROUTER_IMAGE, SERVER_IMAGE], ["Tandem/small"])
+    assert {ROUTER_TAR, ACTIVATOR_TAR} <= set(saved["kept"])
     assert "fetching" not in done.stderr
     after = (bundle.folder / ROUTER_TAR).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -199,7 +201,7 @@ def test_an_interrupted_load_leaves_images_whole_or_not_there(
     said = interrupt(started, f"loading {SERVER_IMAGE} ")
     assert said[-1].startswith("interrupted; what was loaded is whole and stays")
     shown = empty_machine.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
-    assert shown.split() == [ROUTER_IMAGE]
+    assert set(shown.split()) == {ROUTER_IMAGE, ACTIVATOR_IMAGE}
     # What Docker had unpacked of it is gone too.
     eventually(
         lambda: not empty_machine.docker("ps", "-aq") and not empty_machine.docker("images", "-qf", "dangling=true"),
@@ -212,11 +214,13 @@ def test_load_goes_on_and_then_has_nothing_to_do(bundle: Bundle, offline: "Insid
     first = offline.run(tandem(offline, "bundle", "load", str(bundle.folder), "--json"), seconds=400)
     assert first.returncode == 0, first.stderr
     loaded = json.loads(first.stdout)
-    assert (loaded["loaded"], loaded["present"]) == ([SERVER_IMAGE, "Tandem/small"], [ROUTER_IMAGE])
+    assert loaded["loaded"] == [SERVER_IMAGE, "Tandem/small"]
+    assert loaded["present"] == [ACTIVATOR_IMAGE, ROUTER_IMAGE]
     assert loaded["warnings"] == []
     again = offline.run(tandem(offline, "bundle", "load", str(bundle.folder)), seconds=400)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines() == [
+        f"already here: {ACTIVATOR_IMAGE}",
         f"already here: {ROUTER_IMAGE}",
         f"already here: {SERVER_IMAGE}",
         "already here: Tandem/small",

@@ -81,7 +81,8 @@ def test_a_gpu_profile_where_docker_knows_nothing_of_nvidia_names_the_toolkit(
     assert "install the NVIDIA Container Toolkit" in said
     assert "python -m orchestrator up demo" in said
     # Nor is one left half made, whatever it is called.
-    assert plain_machine.docker("ps", "--all", "--format={{.Names}}") == "tandem-router"
+    left = plain_machine.docker("ps", "--all", "--format={{.Names}}").split()
+    assert sorted(left) == ["tandem-activator", "tandem-engine-proxy", "tandem-router"]
 
 
 def test_a_machine_with_docker_stopped_says_how_to_start_it(elsewhere: Checkout, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it(
     with held:
         done = tandem.tandem("up", "good", COMPOSE_PROJECT_NAME=f"port-{holder}", TANDEM_PORT=str(port))
     said = fault(done, 1)
-    assert said.startswith("router could not be started: ")
+    assert said.startswith("router, activator, engine-proxy could not be started: ")
     assert str(port) in said
     assert "Set TANDEM_PORT in .env to a free one" in said
     assert gpu_machine.running(f"port-{holder}") == set()
@@ -150,7 +151,7 @@ def test_a_server_that_dies_while_starting_ends_up_with_the_line_of_its_log_that
 ) -> None:
     said = fault(died, 1)
     assert said.startswith(
-        "runs-out-of-memory died while starting: torch.OutOfMemoryError: CUDA out of memory. "
+        "runs-out-of-memory is not ready: torch.OutOfMemoryError: CUDA out of memory. "
         "Tried to allocate 270.00 MiB. GPU 1 has a total capacity of 23.52 GiB"
     )
     assert "lower max_model_len or gpu_memory_utilization" in said
@@ -175,7 +176,7 @@ def test_a_server_that_died_while_starting_is_failed_in_status(tandem: "Inside")
 
 def test_a_server_that_is_not_ready_in_time_is_stopped_and_up_says_so(tandem: "Inside", gpu_machine: "Machine") -> None:
     said = fault(tandem.tandem("up", "hangs"), 1)
-    assert said.startswith("hangs was not ready in 5 s: ")
+    assert said.startswith("hangs is not ready: it was not ready after 5 s")
     assert "python -m orchestrator logs hangs" in said
     assert gpu_machine.inspect(f"{PROJECT}-hangs")["State"]["Status"] == "exited"
 
@@ -194,7 +195,7 @@ def test_weights_that_are_not_there_and_a_hub_that_does_not_answer_are_one_line_
     assert "Run it again, and it goes on: what was fetched is kept" in said
     now = gpu_machine.inspect(f"{PROJECT}-good")
     assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
-    assert gpu_machine.running(PROJECT) == {"router", "good"}
+    assert gpu_machine.running(PROJECT) == {"router", "activator", "engine-proxy", "gpus", "good"}
 
 
 def test_a_model_folder_that_is_not_there_is_named_before_anything_starts(elsewhere: Checkout, tmp_path: Path) -> None:

@@ -114,7 +114,9 @@ def reported(made: Stack, name: str) -> Reported:
 
 
 # Each is a whole start of vLLM; one that the unit tests hold against a figure as well waits for -m slow.
-@pytest.mark.parametrize("name", ["mixed-windows", "experts", pytest.param("latent", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["mixed-windows", *(pytest.param(name, marks=pytest.mark.slow) for name in ("experts", "latent"))]
+)
 def test_plan_says_of_the_kv_cache_what_vllm_reports(shapes: Stack, name: str) -> None:
     found = reported(shapes, name)
     # No weights are there to be read, so that is said; the cache is known all the same.
@@ -125,7 +127,7 @@ def test_plan_says_of_the_kv_cache_what_vllm_reports(shapes: Stack, name: str) -
 
 def test_the_demo_fits(shapes: Stack) -> None:
     planned = json.loads(shapes.tandem("plan", "demo", "--json").stdout)
-    assert [step["kind"] for step in planned["operations"]] == ["start", "start", "wait"]
+    assert [step["kind"] for step in planned["switch"]] == ["start", "prove", "open"]
     fit = planned["fit"]
     assert (fit["state"], fit["weights_from"], fit["not_known"]) == ("fits", "the headers of its folder", [])
     # bf16, tied: as large as its file but for the header.

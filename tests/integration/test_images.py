@@ -16,6 +16,7 @@ pytestmark = pytest.mark.docker
 CUDA = "tandem/vllm:0.32.0-cu130"
 CPU = "tandem/vllm:0.32.0-cpu"
 ROUTER = "tandem/router:0.1.0"
+ACTIVATOR = "tandem/activator:0.1.0"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def cuda() -> Checkout:
     checkout = Checkout(ROOT)
     built = checkout.tandem("build", "qwen-14b", seconds=BUILD_SECONDS)
     assert built.returncode == 0, built.stderr[-3000:]
-    assert built.stdout.split() == [ROUTER, CUDA]
+    assert built.stdout.split() == [ROUTER, ACTIVATOR, CUDA]
     return checkout
 
 
@@ -80,9 +81,9 @@ def test_a_compiler_and_pythons_headers_are_there_for_kernels_compiled_at_run_ti
     assert inside(cuda, CUDA, script).split("\n") == ["release 13", "ninja", ""]
 
 
-@pytest.mark.parametrize("image", [CUDA, CPU, ROUTER])
+@pytest.mark.parametrize("image", [CUDA, CPU, ROUTER, ACTIVATOR])
 def test_no_image_runs_as_root(cuda: Checkout, images: Checkout, image: str) -> None:
-    assert config(cuda, image)["User"] in ("vllm", "www-data")
+    assert config(cuda, image)["User"] in ("vllm", "tandem")
 
 
 @pytest.mark.parametrize("image", [CUDA, CPU])
@@ -96,7 +97,7 @@ def test_packages_are_byte_compiled(cuda: Checkout, images: Checkout, image: str
     assert compiled >= sources * 0.99
 
 
-@pytest.mark.parametrize("image", [CUDA, CPU, ROUTER])
+@pytest.mark.parametrize("image", [CUDA, CPU, ROUTER, ACTIVATOR])
 def test_nothing_of_the_machine_that_built_it_stays_in_a_layer(cuda: Checkout, images: Checkout, image: str) -> None:
     from orchestrator import host
 
@@ -114,7 +115,12 @@ def test_nothing_of_the_machine_that_built_it_stays_in_a_layer(cuda: Checkout, i
 
 
 @pytest.mark.parametrize(
-    ("image", "title"), [(CUDA, "vLLM with modelscope"), (ROUTER, "Tandem's router: nginx with njs")]
+    ("image", "title"),
+    [
+        (CUDA, "vLLM with modelscope"),
+        (ROUTER, "Tandem's router: nginx with njs"),
+        (ACTIVATOR, "Tandem's activator"),
+    ],
 )
 def test_labels_say_what_is_in_an_image(cuda: Checkout, image: str, title: str) -> None:
     labels = dict(config(cuda, image)["Labels"])  # type: ignore[call-overload]
@@ -184,7 +190,7 @@ print(round(total(1000), 3))'
 
 def test_images_lists_what_the_profiles_use_and_nothing_of_it_is_stale(cuda: Checkout) -> None:
     listed = {row["image"]: row for row in json.loads(cuda.tandem("images", "--json").stdout)}
-    assert {listed[image]["state"] for image in (CUDA, CPU, ROUTER)} == {"used"}
+    assert {listed[image]["state"] for image in (CUDA, CPU, ROUTER, ACTIVATOR)} == {"used"}
     assert listed[CUDA]["profiles"] == ["qwen-14b", "deepseek-14b", "qwen-32b-awq", "qwq-32b-awq"]
     assert listed[CUDA]["size"] > 8e9
 
@@ -238,9 +244,9 @@ def older_driver(tmp_path: Path) -> str:
 
 
 def test_a_second_build_does_nothing_again(images: Checkout) -> None:
-    identity = ["docker", "image", "inspect", "--format", "{{.Id}}", CPU, ROUTER]
+    identity = ["docker", "image", "inspect", "--format", "{{.Id}}", CPU, ROUTER, ACTIVATOR]
     before = images.run(identity).stdout
-    assert before.count("sha256:") == 2
+    assert before.count("sha256:") == 3
     again = images.tandem("build", "demo")
     steps = set(re.findall(r"^(#\d+) \[.*\] (?:RUN|COPY) ", again.stderr, re.MULTILINE))
     cached = set(re.findall(r"^(#\d+) CACHED", again.stderr, re.MULTILINE))
@@ -265,5 +271,5 @@ def test_compose_alone_builds_an_image_that_is_missing(images: Checkout, tmp_pat
     copy.write("compose.yaml", (tmp_path / "compose.yaml").read_text().replace(ROUTER, missing))
     built = copy.compose("build", "router")
     assert built.returncode == 0, built.stderr
-    assert config(images, missing)["User"] == "www-data"
+    assert config(images, missing)["User"] == "tandem"
     assert images.run(["docker", "image", "rm", missing]).returncode == 0

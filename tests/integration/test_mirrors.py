@@ -20,7 +20,7 @@ import pytest
 from orchestrator import addresses, base, host
 from orchestrator.addresses import OUTSIDE
 from orchestrator.engine import Engine
-from orchestrator.project import ROUTER_IMAGE
+from orchestrator.project import ACTIVATOR_IMAGE, ROUTER_IMAGE
 from tests.checkout import ROOT, Checkout
 from tests.integration.conftest import Stack, stack
 from tests.integration.test_failures import fault
@@ -35,7 +35,7 @@ pytest_plugins = ("tests.integration.engine",)
 
 MIRRORS = ROOT / "tests/standins/mirrors.py"
 CPU_IMAGE = "tandem/vllm:0.32.0-cpu"
-GOOD = (ROUTER_IMAGE, CPU_IMAGE)
+GOOD = (ROUTER_IMAGE, ACTIVATOR_IMAGE, CPU_IMAGE)
 PYTHON_IMAGE = "tandem-network-python:latest"
 # Python is real, and so is the pip that it brings. apt-get is not, as there is no mirror for it: it has everything.
 PYTHON = """
@@ -214,9 +214,9 @@ def test_a_build_with_a_debian_mirror_that_is_none_says_so_in_one_line(
 def test_a_build_with_a_python_index_that_is_none_says_so_in_one_line(
     tandem: "Inside", machine: "Machine", outside: str, rubbish: int, python_image: str
 ) -> None:
-    # The router needs packages that an apt-get which does nothing cannot give.
+    # Our own images need packages that an apt-get which does nothing cannot give, or the index as well.
     compose = (tandem.folder / "compose.yaml").read_text(encoding="utf-8")
-    tandem.write("compose.yaml", re.sub(r"^    build:\n(?: {6,}.*\n)+", "", compose, count=1, flags=re.MULTILINE))
+    tandem.write("compose.yaml", re.sub(r"^    build:\n(?: {6,}.*\n)+", "", compose, flags=re.MULTILINE))
     with loaded(machine, python_image):
         done = tandem.tandem(
             "build", "demo", TANDEM_BASE_IMAGE=python_image, TANDEM_DEBIAN_MIRROR=f"http://{outside}:{rubbish}/debian",

@@ -170,6 +170,7 @@ def test_a_server_needs_no_hub_and_no_network(pulling: Stack, empty: Hub) -> Non
         pulling.run(["docker", "rm", "-f", f"{PROJECT}-cut"])
 
 
+@pytest.mark.slow
 def test_a_server_that_is_given_an_id_fetches_the_model_itself_as_in_the_tutorial(pulling: Stack, empty: Hub) -> None:
     done = pulling.tandem("up", "by-id", seconds=400)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.project import ROUTER_IMAGE
+from orchestrator.project import OWN_IMAGES
 from tests.integration.test_failures import fault
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def small_machine(root: None, tmp_path_factory: pytest.TempPathFactory) -> "Iter
         (folder / "image.tar").write_bytes(
             subprocess.run(["tar", "-C", folder, "-c", "file"], capture_output=True, check=True).stdout
         )
-        for image in (ROUTER_IMAGE, CPU_IMAGE, OLD_IMAGE, OTHERS):
+        for image in (*OWN_IMAGES, CPU_IMAGE, OLD_IMAGE, OTHERS):
             machine.docker("import", str(folder / "image.tar"), image)
         yield machine
     finally:
@@ -73,7 +73,7 @@ def test_a_build_on_a_disk_that_is_too_small_is_refused_before_it_begins(
     done = tandem.tandem("build", "demo")
     said = fault(done, 1)
     first, *ways = said.splitlines()
-    assert first.startswith(f"{small_machine.data}: the build needs 8 GB in Docker's data folder, 0.")
+    assert first.startswith(f"{small_machine.data}: the build needs 9 GB in Docker's data folder, 0.")
     assert first.endswith(" GB are free.")
     assert "python -m orchestrator images --prune" in ways[0]
     assert "docker builder prune" in ways[1]
@@ -92,11 +92,11 @@ def test_prune_removes_what_nobody_uses_and_leaves_alone_what_is_not_ours(
     small_machine.docker("volume", "create", label, gone)
     small_machine.docker("volume", "create", others)
     listed = {row["image"]: row["state"] for row in json.loads(tandem.tandem("images", "--json").stdout)}
-    assert listed == {ROUTER_IMAGE: "stale", CPU_IMAGE: "stale", OLD_IMAGE: "old"}
+    assert listed == dict.fromkeys([*OWN_IMAGES, CPU_IMAGE], "stale") | {OLD_IMAGE: "old"}
     done = tandem.tandem("images", "--prune", "--json")
     assert done.returncode == 0, done.stderr
     removed = json.loads(done.stdout)
     assert [row["image"] for row in removed["removed"]] == [OLD_IMAGE]
     assert removed["volumes"] == [gone]
-    assert {line.split()[0] for line in named(small_machine)} == {ROUTER_IMAGE, CPU_IMAGE, OTHERS}
+    assert {line.split()[0] for line in named(small_machine)} == {*OWN_IMAGES, CPU_IMAGE, OTHERS}
     assert set(small_machine.docker("volume", "ls", "-q").split()) == {kept, others}

@@ -115,6 +115,7 @@ def test_what_is_missing_is_a_miss(checkout: Checkout, unpatched: str) -> None:
     assert found["compiler"].fact.endswith("gcc: there is no such program")
 
 
+@pytest.mark.slow
 def test_an_image_for_cpus_does_not_pass_for_one_for_gpus(checkout: Checkout) -> None:
     found = examine(checkout, CPU, "cuda")
     assert found["architectures"] == Check("architectures", ok=False, fact="no CUDA code in torch")

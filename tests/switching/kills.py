@@ -13,26 +13,27 @@ GRACE = 5.0
 
 @dataclass(frozen=True)
 class Kill:
-    """A process that was killed with SIGKILL at a moment, and when its service was back (both of time.monotonic)."""
+    """A process that was killed with SIGKILL, in time.monotonic: from when on, when it was surely gone, and back."""
 
     what: What
     model: str
     at: float
+    gone: float
     back: float
 
 
 def excuse(record: Record, kills: Iterable[Kill], direct: Collection[str]) -> Kill | None:
     """Name the kill that took this request along; None when nothing excuses its end.
 
-    It has to have been under way at the kill, to have ended soon after it, and its way has to have led through what was
-    killed: for a server, requests of its model; for the activator, those that no server saw come from the router
-    itself (direct has the idents of those that one did); for router and dockerd, which all connections lead through,
-    every request that was sent before they were back.
+    It has to have been under way while the process died, to have ended soon after it, and its way has to have led
+    through what was killed: for a server, requests of its model; for the activator, those that no server saw come from
+    the router itself (direct has the idents of those that one did); for router and dockerd, which all connections lead
+    through, every request that was sent before they were back.
     """
     for kill in kills:
         lasting = kill.what in ("router", "dockerd")
-        under_way = record.began <= (kill.back if lasting else kill.at) and record.ended >= kill.at
-        soon = record.ended <= (kill.back if lasting else kill.at) + GRACE
+        under_way = record.began <= (kill.back if lasting else kill.gone) and record.ended >= kill.at
+        soon = record.ended <= (kill.back if lasting else kill.gone) + GRACE
         if not (under_way and soon):
             continue
         if kill.what == "server" and record.model != kill.model:
