@@ -40,8 +40,8 @@ class Store:
         except OSError as error:
             _log.warning("%s cannot be set aside: %s", path, error)
 
-    def write(self, name: str, value: Any) -> None:
-        """Keep a value, whole or not at all, also when the machine loses power meanwhile."""
+    def write(self, name: str, value: Any) -> bool:
+        """Keep a value, whole or not at all, also when the machine loses power meanwhile; whether it is kept."""
         path = self._folder / f"{name}.json"
         beside = path.with_name(f".{path.name}")
         try:
@@ -53,6 +53,8 @@ class Store:
             beside.replace(path)
         except OSError as error:
             _log.warning("%s cannot be written: %s", path, error)
+            return False
+        return True
 
 
 class Memory:
@@ -60,6 +62,8 @@ class Memory:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # What stands under "wish", as far as this one put it there: want() comes with every event.
+        self._wish: list[str] | None = None
 
     # --- the wish -------------------------------------------------------------------------------------------------
 
@@ -69,8 +73,10 @@ class Memory:
 
     def want(self, models: list[str]) -> None:
         """Keep which models are wanted up."""
-        if models != self._store.read("wish"):
-            self._store.write("wish", models)
+        if models == self._wish:
+            return
+        kept = models == self._store.read("wish") or self._store.write("wish", models)
+        self._wish = list(models) if kept else None
 
     def under_way(self) -> str | None:
         """Name the model that a switch was bringing up; None where no switch was under way."""

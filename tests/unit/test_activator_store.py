@@ -1,6 +1,7 @@
 """What outlives the activator: whole or not at all, and a broken file ends nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,31 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: py
     (tmp_path / "file").touch()
     Memory(Store(tmp_path / "file")).want(["a"])
     assert "cannot be written" in caplog.text
+
+
+def test_the_wish_that_is_kept_already_costs_no_look_at_the_disk(tmp_path: Path) -> None:
+    class Counting(Store):
+        looks = 0
+
+        def read(self, name: str) -> Any:
+            self.looks += 1
+            return super().read(name)
+
+    store = Counting(tmp_path)
+    memory = Memory(store)
+    for models in (["a"], ["a"], ["a"], ["b"], ["b"]):
+        memory.want(models)
+    assert store.looks == 2
+    assert memory.wanted() == ["b"]
+
+
+def test_a_wish_that_could_not_be_kept_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    memory = Memory(Store(tmp_path / "file"))
+    memory.want(["a"])
+    (tmp_path / "file").unlink()
+    memory.want(["a"])
+    assert memory.wanted() == ["a"]
 
 
 def test_sleep_results_are_those_of_an_image(memory: Memory) -> None:
