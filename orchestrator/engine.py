@@ -2,10 +2,10 @@
 
 import functools
 import subprocess
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from orchestrator.errors import TandemError
 from orchestrator.states import Container, inspected
@@ -204,18 +204,6 @@ class Engine:
         if container is not None:
             self.client.api.kill(container.name, signal)
 
-    def log(
-        self, name: str, *, since: float | None = None, follow: bool = False, tail: "int | Literal['all']" = "all"
-    ) -> Iterator[str]:
-        """Give the lines of a container's log; with follow, until the container ends. since is in Unix seconds."""
-        stream = self.client.api.logs(name, stream=True, follow=follow, since=since, tail=tail)
-        rest = b""
-        for chunk in stream:
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from (_text(line) for line in lines)
-        if rest:
-            yield _text(rest)
-
     def run(self, argv: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of Docker's CLI to its end and keep what it says.
 
@@ -269,10 +257,6 @@ class Engine:
         """Read what `docker compose config --hash` prints: a config hash by service."""
         lines = self.run(argv).stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines)
-
-
-def _text(line: bytes) -> str:
-    return line.decode(errors="replace").rstrip("\r")
 
 
 def _first(text: str) -> str:

@@ -64,20 +64,10 @@ class Docker:
         """Give the name of a model's container."""
         return f"{self.project}-{model}"
 
-    async def ping(self) -> None:
-        """Raise AwayError when the daemon does not answer."""
-        await self._call(lambda client: client.ping())
-
     async def inspect(self, model: str) -> Seen | None:
         """Look at a model's container; None when there is none. Raises DockerError."""
         seen: Seen | None = await self._call(lambda client: _look(client, self.name(model)))
         return seen
-
-    async def idents(self) -> frozenset[str]:
-        """Name the ids of all containers of the project, running or not. Raises DockerError."""
-        label = {"label": f"com.docker.compose.project={self.project}"}
-        listed = await self._call(lambda client: client.containers(all=True, filters=label))
-        return frozenset(entry["Id"] for entry in listed)
 
     async def start(self, model: str) -> None:
         """Start a model's container; one that runs stays as it is. Raises DockerError."""

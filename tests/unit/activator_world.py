@@ -142,9 +142,6 @@ class World:
         one = Container(model, f"tandem-{model}", server.status, "", server.code, started_at=at, oom_killed=server.oom)
         return Seen(f"id-{model}", "image-1", one)
 
-    async def idents(self) -> frozenset[str]:
-        return frozenset(f"id-{model}" for model in self.at)
-
     async def start(self, model: str) -> None:
         await self.ping()
         server = self.at[model]

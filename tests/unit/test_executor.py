@@ -40,9 +40,6 @@ class Engine:
     def container(self, service: str) -> Container | None:
         raise AssertionError(f"the state of {service} is the activator's to know")
 
-    def log(self, name: str, **how: object) -> Iterator[str]:
-        raise AssertionError(f"what the log of {name} tells is the activator's to say")
-
     def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:
         self.did.append(f"reserve {list(gpus)} with {image}")
         return self.refusal
