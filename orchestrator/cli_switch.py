@@ -145,7 +145,7 @@ def down(
     name: Annotated[str | None, typer.Argument(help="Only this profile; by default everything.")] = None,
 ) -> None:
     """Stop and remove the containers; weights, caches and images stay."""
-    from orchestrator import ask, commands, leave, progress, report, view
+    from orchestrator import ask, commands, leave, report, view
 
     whole = session.project(context)
     engine, activator = session.engine(whole), ask.activator(whole)
@@ -156,13 +156,10 @@ def down(
         engine.run(commands.down(whole.settings.env_files))
     else:
         shown = view.Plain()
-
-        def show(told: ask.Told) -> None:
-            phase = progress.phase(told.phase)
-            if phase is not None:
-                shown.phase(phase, told.line)
-
-        leave.take_away(profile, engine, activator, whole.settings.env_files, show)
+        leave.take_away(
+            profile, engine, activator, whole.settings.env_files,
+            lambda told: view.show(shown, told.phase, told.line),
+        )  # fmt: skip
     print(report.running(engine.containers(), activator.status()))
 
 

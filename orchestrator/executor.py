@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from itertools import groupby
 from typing import Any
 
-from orchestrator import builder, commands, failures, http, progress, project
+from orchestrator import builder, commands, failures, http, project, states
 from orchestrator.ask import Activator, Told, silent
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
@@ -14,7 +14,7 @@ from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.pulls import Event
-from orchestrator.view import View
+from orchestrator.view import View, show
 from orchestrator.weights import Weights, follow
 
 POLL_SECONDS = 0.5
@@ -190,14 +190,12 @@ class Executor:
                 self._pause(POLL_SECONDS)
 
     def _show(self, told: Told) -> None:
-        phase = progress.phase(told.phase)
-        if phase is not None:
-            self.view.phase(phase, told.line)
+        show(self.view, told.phase, told.line)
 
 
 def _is_coming(model: str, status: Mapping[str, Any]) -> bool:
     """Whether a model that is not ready is on its way up, or down again."""
-    told: Mapping[str, Any] = next((entry for entry in status.get("models", []) if entry["name"] == model), {})
+    told = states.entry(status, model)
     if told.get("state") == "ready" and told.get("open"):
         return False
     switched = (status.get("switch") or {}).get("target") == model

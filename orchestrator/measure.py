@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
-from orchestrator import bench, host
+from orchestrator import bench, host, states
 from orchestrator.ask import Activator, Verb
 from orchestrator.bench import Cycle, Kind, Part, SleepTest, Switch
 from orchestrator.errors import TandemError
@@ -156,8 +156,7 @@ class Measure:
         self._activator.do("up", model)
 
     def _entry(self, model: str) -> dict[str, Any]:
-        listed = self._activator.require().get("models", [])
-        return next((dict(entry) for entry in listed if entry["name"] == model), {})
+        return dict(states.entry(self._activator.require(), model))
 
     def _state(self, model: str) -> str:
         return str(self._entry(model).get("state", "stopped"))

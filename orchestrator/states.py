@@ -73,6 +73,12 @@ def inspected(details: dict[str, Any]) -> Container:
     )
 
 
+def entry(status: Mapping[str, Any] | None, model: str) -> Mapping[str, Any]:
+    """Give what the activator's status says of one model; nothing when there is no status, or it has none of it."""
+    found: list[Mapping[str, Any]] = (status or {}).get("models", [])
+    return next((each for each in found if each.get("name") == model), {})
+
+
 @dataclass(frozen=True)
 class Observed:
     """What was seen in one look: containers by service, image tags present, rendered files that are stale.
@@ -97,8 +103,7 @@ class Observed:
 
     def told(self, model: str) -> Mapping[str, Any] | None:
         """What the activator says of one model; None when it says nothing."""
-        entries = (self.status or {}).get("models", [])
-        return next((entry for entry in entries if entry.get("name") == model), None)
+        return entry(self.status, model) or None
 
     def current(self, service: str) -> bool:
         """Whether the service's container is as Compose would make it now."""

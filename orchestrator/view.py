@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator import progress
 from orchestrator.progress import ALWAYS, CHATTY, PHASES, Phase
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ class View(Protocol):
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+
+
+def show(view: View, phase: str, text: str) -> None:
+    """Show what the activator tells; a phase of its that no start has is not shown."""
+    known = progress.phase(phase)
+    if known is not None:
+        view.phase(known, text)
 
 
 class Plain:
