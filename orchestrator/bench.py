@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from orchestrator.report import table, wrapped
+from orchestrator.switch import history
 
 # cold: with no kernels compiled before; warm: a start with them; wake: it slept.
 Kind = Literal["cold", "warm", "wake"]
@@ -80,11 +81,10 @@ class SleepTest:
 
 def median(values: Iterable[float]) -> float:
     """The middle value, or the mean of the two in the middle. Raises ValueError for none."""
-    ordered = sorted(values)
-    if not ordered:
+    found = history.median(list(values))
+    if found is None:
         raise ValueError("no values have no median")
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return found
 
 
 def pairs(models: Sequence[str]) -> list[tuple[str, str]]:

@@ -51,11 +51,12 @@ class History:
             return 0.0
         own = self._seconds.get((model, kind, phase))
         if own or phase in OWN:
-            return _median(own or [])
-        return _median([seconds for key, values in self._seconds.items() if key[2] == phase for seconds in values])
+            return median(own or [])
+        return median([seconds for key, values in self._seconds.items() if key[2] == phase for seconds in values])
 
 
-def _median(values: Sequence[float]) -> float | None:
+def median(values: Sequence[float]) -> float | None:
+    """Give the middle value, or the mean of the two in the middle; None for none."""
     ordered = sorted(values)
     middle = len(ordered) // 2
     return (ordered[middle] + ordered[-1 - middle]) / 2 if ordered else None
