@@ -1,7 +1,7 @@
 """Asks the GPU reader what the GPUs hold, and to end what a stopped server of ours left on them."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import httpx
 from orchestrator.switch.world import Gpu
 
 SOCKET = Path("/run/gpus/gpus.sock")
+# A driver frees in several goes: so many looks must agree within so many bytes.
+LOOKS, STEADY = 3, 64 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,12 @@ class Card:
 
 
 Cards = Mapping[int, Card]
+
+
+def steady(looks: Sequence[Sequence[int]]) -> bool:
+    """Whether the last looks at some sizes in bytes agree; each look has the same sizes in the same order."""
+    last = looks[-LOOKS:]
+    return len(last) == LOOKS and all(max(each) - min(each) <= STEADY for each in zip(*last, strict=True))
 
 
 class Gpus:

@@ -5,12 +5,12 @@ from contextlib import suppress
 
 from orchestrator.activator.docker import DockerError, Seen
 from orchestrator.activator.effects import Effects
+from orchestrator.activator.gpus import steady
 from orchestrator.activator.starting import note_awake
 from orchestrator.switch.world import Footprint, State
 
-# A driver frees in several goes: so many looks must agree within so many bytes, so many seconds apart, out of at most.
-LOOKS, STEADY, APART, AT_MOST = 3, 64 << 20, 0.25, 20
-
+# Seconds between two looks, and how many there are at most.
+APART, AT_MOST = 0.25, 20
 # A sleeper that still holds more than this share of its claim has most likely not given it back yet.
 LIKELY = 0.5
 
@@ -50,7 +50,7 @@ async def _steady(do: Effects, model: str, seen: Seen, state: State, most: float
 
     More than the share `most` of a GPU is believed only at the last look.
     """
-    looks: list[int] = []
+    looks: list[tuple[int]] = []
     for number in range(AT_MOST):
         cards = await do.gpus.look()
         if cards is None or do.board[model].state != state:
@@ -59,9 +59,10 @@ async def _steady(do: Effects, model: str, seen: Seen, state: State, most: float
             sum(process.used for process in card.processes if process.container == seen.ident)
             for card in cards.values()
         ]
-        looks = [*looks[1 - LOOKS :], max(used, default=0)]
-        likely = looks[-1] <= most * max((card.usable for card in cards.values()), default=0)
-        if len(looks) == LOOKS and max(looks) - min(looks) <= STEADY and (likely or number == AT_MOST - 1):
-            return looks[-1] or None
+        held = max(used, default=0)
+        looks.append((held,))
+        likely = held <= most * max((card.usable for card in cards.values()), default=0)
+        if steady(looks) and (likely or number == AT_MOST - 1):
+            return held or None
         await do.pause(APART)
     return None

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.activator.effects import Effects
-from orchestrator.activator.gpus import Card, Process
+from orchestrator.activator.gpus import Card, Process, steady
 from orchestrator.activator.run import Run, StepError
 from orchestrator.switch.world import Model
 
 # Seconds: for how long at most, between two looks, and after which what a stopped server left is ended.
 LIMIT, BETWEEN, KILL_AFTER = 30.0, 0.05, 5.0
-# So many looks must agree, within so many bytes, so many seconds apart: a driver frees in several goes.
-LOOKS, STEADY, APART = 3, 64 << 20, 0.02
+# Seconds between the looks that must agree.
+APART = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ async def release(do: Effects, run: Run, model: Model) -> None:
             owners = await _owners(do)
             short = _short(do, ours, model, owners)
         looks.append(tuple(card.free for card in ours.values()))
-        if not short and (_steady(looks) or do.clock() - began >= LIMIT):
+        if not short and (steady(looks) or do.clock() - began >= LIMIT):
             return
         if short:
             await _wait_for(do, run, model, short, owners, asked, do.clock() - began)
@@ -134,11 +134,6 @@ def _missing(do: Effects, card: Card, model: Model, owners: Mapping[str, Owner])
 def _owner(process: Process, owners: Mapping[str, Owner]) -> str:
     owner = owners.get(process.container)
     return owner.model if owner is not None and owner.alive else ""
-
-
-def _steady(looks: list[tuple[int, ...]]) -> bool:
-    last = looks[-LOOKS:]
-    return len(last) == LOOKS and all(max(each) - min(each) <= STEADY for each in zip(*last, strict=True))
 
 
 def _gib(size: int) -> str:

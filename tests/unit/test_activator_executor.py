@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.activator import release
+from orchestrator.activator import gpus, release
 from orchestrator.activator.draining import ON_THE_WAY, STALE
 from orchestrator.activator.executor import Executor
 from orchestrator.activator.gpus import Process
@@ -450,7 +450,7 @@ def test_memory_must_be_steady(world: World) -> None:
     world.cards = {0: card(0), 1: card(1)}
     run = world.run_of("b", "release b")
     outcome(world, run)
-    assert run.seconds["release"] == pytest.approx((release.LOOKS - 1) * release.APART)
+    assert run.seconds["release"] == pytest.approx((gpus.LOOKS - 1) * release.APART)
 
 
 # --- given up, and the daemon away ------------------------------------------------------------------------------------
