@@ -4,8 +4,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.standins.serving import serving
 
 Event = dict[str, Any]
 
@@ -111,13 +113,6 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
 def running() -> Iterator[StandIn]:
     """Run one on a free port of this machine."""
     stand_in = StandIn()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(stand_in))
-    stand_in.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with serving(_handler(stand_in)) as where:
+        stand_in.address = f"http://{where}"
         yield stand_in
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

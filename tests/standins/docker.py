@@ -1,13 +1,14 @@
 """A stand-in for Docker: a daemon that lists what a test tells it, and a `docker` command that keeps its arguments."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.standins.serving import serving
 
 CLI = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -97,13 +98,6 @@ def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
 def running(folder: Path) -> Iterator[Docker]:
     """Run one on a free port of this machine; its command lies in a new folder `bin`."""
     docker = Docker(folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(docker))
-    docker.address = f"tcp://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with serving(_handler(docker)) as where:
+        docker.address = f"tcp://{where}"
         yield docker
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
