@@ -51,7 +51,11 @@ class Held:
         if model not in known:
             await exchange.fail(faults.unknown(model, known))
             return
-        hold = Hold(exchange, model, body, signs=self._signs, wall=self._wall)
+        try:
+            hold = Hold(exchange, model, body, signs=self._signs, wall=self._wall)
+        except ValueError as error:
+            await exchange.fail(faults.no_json(error))
+            return
         await while_here(exchange, self._answer(hold))
 
     async def _answer(self, hold: Hold) -> None:

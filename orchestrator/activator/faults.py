@@ -43,6 +43,11 @@ def unknown(model: str, names: list[str]) -> Fault:
     )
 
 
+def no_json(error: ValueError) -> Fault:
+    """The body is not what a server could read; error says where."""
+    return Fault(400, "invalid_json", f"The request's body is not JSON as it should be: {error}.")
+
+
 def not_ready(model: str, seconds: float, phase: str, left: float | None) -> Fault:
     """A plain request was held for as long as it may be."""
     message = f"The model '{model}' was not ready within {seconds:g} s: {phase}."

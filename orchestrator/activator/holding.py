@@ -33,17 +33,19 @@ class Signs:
     hold_timeout: float = 300
 
 
-def asked(path: str, body: bytes) -> tuple[bool, str]:
+def asked(path: str, body: bytes, *, form: bool) -> tuple[bool, str]:
     """Read from a body whether it asks for a stream, and the name that it calls the model by; "" when it has none.
 
-    A body that is not JSON asks for nothing: it is for the server to refuse.
+    A body that is a form asks for no stream. Raises ValueError, which says where, for JSON that no server could read.
     """
+    if not body or form:
+        return False, ""
     try:
         said = json.loads(body)
-    except (ValueError, RecursionError):
-        return False, ""
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(said, dict):
-        return False, ""
+        raise ValueError("it is no object") from None
     name = said.get("model")
     return said.get("stream") is True and path in STREAMING, name if isinstance(name, str) else ""
 
@@ -80,13 +82,17 @@ def _left(phase: Phase) -> str:
 
 
 class Hold:
-    """One held request: waits for its outcome, and gives its client signs of life meanwhile."""
+    """One held request: waits for its outcome, and gives its client signs of life meanwhile.
+
+    Raises ValueError for a body that no server could read: no model is brought up for that.
+    """
 
     def __init__(self, exchange: Exchange, model: str, body: bytes, *, signs: Signs, wall: Callable[[], float]) -> None:
         self.exchange = exchange
         self.model = model
         self.body = body
-        self.stream, self._name = asked(exchange.path, body)
+        form = exchange.header(b"content-type").lower().startswith("multipart/form-data")
+        self.stream, self._name = asked(exchange.path, body, form=form)
         self._signs = signs
         self._wall = wall
         self._began = asyncio.get_running_loop().time()

@@ -72,7 +72,8 @@ def error_in(events: bytes) -> Any:
 def test_the_body_stays_as_it_is_both_ways(ready: Stage, size: int) -> None:
     body = os.urandom(size)
     ready.server.script = says(body, kind=b"application/octet-stream")
-    got = ask(ready, body)
+    # A form may hold any bytes.
+    got = ask(ready, body, **{"content-type": "multipart/form-data; boundary=a"})
     ((exchange, sent),) = ready.server.got
     assert hashlib.sha256(sent).digest() == hashlib.sha256(body).digest() == hashlib.sha256(got.content).digest()
     assert exchange.header(b"content-length") == got.headers["content-length"] == str(size)
@@ -84,13 +85,6 @@ def test_a_body_in_chunks_comes_whole_and_with_its_length(ready: Stage) -> None:
     ((exchange, sent),) = ready.server.got
     assert (sent, exchange.header(b"content-length")) == (b'{"a": 1}', "8")
     assert exchange.header(b"transfer-encoding") == ""
-
-
-def test_a_body_that_is_no_json_is_for_the_server_to_refuse(ready: Stage) -> None:
-    ready.server.script = says(b'{"detail": "no JSON"}', status=400)
-    got = ask(ready, b"not JSON \xff")
-    assert ready.server.got[0][1] == b"not JSON \xff"
-    assert (got.status_code, got.content) == (400, b'{"detail": "no JSON"}')
 
 
 def test_method_path_and_query_stay_as_they_are(ready: Stage) -> None:

@@ -329,17 +329,30 @@ def test_a_client_that_leaves_is_held_no_more(stage: Build, signs: Signs, stream
         (CHAT, '{"stream": true}'.encode("utf-16"), (True, "")),
         (CHAT, b'{"model": "a", "stream": false}', (False, "a")),
         (CHAT, b'{"stream": true, "stream": 0}', (False, "")),
-        (CHAT, b"[true]", (False, "")),
-        (CHAT, b"not JSON", (False, "")),
-        (CHAT, b"\xff\xff\xff", (False, "")),
-        (CHAT, b"[" * 100_000, (False, "")),
         (CHAT, b"", (False, "")),
         # Its answer is one piece of JSON, whatever it asks for.
         ("/tokenize", b'{"model": "a", "stream": true}', (False, "a")),
     ],
 )
 def test_what_a_body_asks_for(path: str, body: bytes, found: tuple[bool, str]) -> None:
-    assert asked(path, body) == found
+    assert asked(path, body, form=False) == found
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"[true]", "it is no object"),
+        (b'{"model": "a",}', "line 1 column 15"),
+        (b'{"model": "\xff"}', "invalid start byte"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_no_server_could_read_brings_up_no_model(patient: Stage, body: bytes, fault: str) -> None:
+    got = httpx.post(patient.url + CHAT, content=body, headers=HEADERS, trust_env=False)
+    assert (got.status_code, got.json()["error"]["code"]) == (400, "invalid_json")
+    assert fault in got.json()["error"]["message"]
+    assert patient.driver.tickets == []
+    assert asked(CHAT, body, form=True) == (False, "")
 
 
 def test_a_sign_is_one_line_whatever_its_text() -> None:
