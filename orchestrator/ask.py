@@ -1,5 +1,6 @@
 """Asks the activator, through the router, as the machine's owner: what is up, and to bring models up or down."""
 
+import functools
 import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -42,10 +43,16 @@ class Told:
 class Activator:
     """The activator of one project. What it refuses is a TandemError; that it is silent is told as each method says."""
 
-    def __init__(self, address: str, key: str = "", *, shut: str = "", lines: Lines = http.lines) -> None:
-        """Ask at the router's address, with the owner's key; shut says why the router would let nobody in."""
+    def __init__(
+        self, address: str, key: str = "", *, client_key: str = "", shut: str = "", lines: Lines = http.lines
+    ) -> None:
+        """Ask at the router's address, with the owner's key, and with a client's for what clients ask.
+
+        shut says why the router would let nobody in.
+        """
         self.address = address
         self._key = key
+        self._client_key = client_key
         self._shut = shut
         self._lines = lines
         # Why the last look found nobody; "" when it found the activator.
@@ -133,7 +140,9 @@ class Activator:
         Raises TandemError when it is an error, or none comes.
         """
         try:
-            yield from self._lines(f"{self.address}/v1/completions", body, post=True, seconds=seconds)
+            yield from self._lines(
+                f"{self.address}/v1/completions", body, post=True, key=self._client_key, seconds=seconds
+            )
         except http.RefusedError as error:
             raise TandemError(f"{body['model']}: {error.status}: {error}") from None
         except http.SilentError as error:
@@ -158,7 +167,9 @@ def silent(error: http.SilentError) -> str:
 def activator(whole: Project) -> Activator:
     """The activator of a project. Raises ConfigError when its key cannot be read."""
     settings = whole.settings
-    return Activator(settings.address, project.admin_key(settings), shut=settings.shut)
+    lines = functools.partial(http.lines, certificate=settings.get("TANDEM_TLS_CERT_FILE"))
+    key = project.admin_key(settings)
+    return Activator(settings.address, key, client_key=whole.client_key, shut=settings.shut, lines=lines)
 
 
 def _told(line: str) -> Told | None:

@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from orchestrator import cli_bundle, cli_doctor, cli_images, cli_measure, cli_switch, cli_verify, cli_weights, session
+from orchestrator import (
+    cli_bundle,
+    cli_doctor,
+    cli_images,
+    cli_keys,
+    cli_measure,
+    cli_switch,
+    cli_verify,
+    cli_weights,
+    session,
+)
 
 app = typer.Typer(
     help="Serve any of the models in models.toml, by name, behind one OpenAI-compatible address.",
@@ -50,6 +60,8 @@ def check(context: typer.Context, as_json: Json = False) -> None:
 
     try:
         whole = session.project(context)
+        if whole.exposed:
+            raise ConfigError([whole.exposed])
     except ConfigError as error:
         if not as_json:
             raise
@@ -127,3 +139,4 @@ def logs(
 app.command("sleep-test")(cli_measure.sleep_test)
 app.add_typer(cli_measure.app, name="bench")
 app.add_typer(cli_bundle.app, name="bundle")
+app.add_typer(cli_keys.app, name="keys")

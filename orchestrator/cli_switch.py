@@ -117,12 +117,15 @@ def up(
 ) -> None:
     """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
     from orchestrator import ask, project, report, view
+    from orchestrator.errors import ConfigError
     from orchestrator.executor import Executor
 
     whole = session.project(context)
     engine, activator = session.engine(whole), ask.activator(whole)
     try:
         target = session.target(whole, name)
+        if whole.exposed:
+            raise ConfigError([whole.exposed])
         activator.check()
         engine.check()
         stale = project.stale(whole.folder, whole.rendered())

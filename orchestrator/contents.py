@@ -18,12 +18,12 @@ SERIES = "vllm/patches/series"
 # What the layers of the packages are made from; those after them are small.
 BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/install/with-index.sh",
          "vllm/install/install-packages.sh")  # fmt: skip
+CONFIGURATION = ("nginx.conf", "by-body.conf", "log.conf", "scrape.conf")
+LUA = ("admin", "answers", "body", "choose", "cors", "counts", "form", "keys", "limits", "metrics", "models", "pcre",
+       "routes", "same", "scrape", "tls", "unknown")  # fmt: skip
 ROUTER = (
     "apt-install.sh",
-    *(
-        f"router/{name}"
-        for name in ("Dockerfile", "nginx.conf", "start.sh", "admin.js", "answers.js", "counts.js", "route.js")
-    ),
+    *(f"router/{name}" for name in ("Dockerfile", *CONFIGURATION, "start.sh", *(f"{module}.lua" for module in LUA))),
     "engine-proxy/nginx.conf",
     "engine-proxy/engine.js",
 )

@@ -91,9 +91,9 @@ class _Stay(HTTPRedirectHandler):
         return None
 
 
-def routes_digest(address: str) -> str | None:
+def routes_digest(address: str, *, certificate: str = "") -> str | None:
     """Ask the router for the digest of its routes; None when it does not answer."""
-    answer = _ask(f"{address}/-/routes")
+    answer = _ask(f"{address}/-/routes", certificate)
     return answer.get("digest") if answer else None
 
 
@@ -104,19 +104,21 @@ def lines(
     post: bool = False,
     key: str = "",
     seconds: float | None = None,
+    certificate: str = "",
 ) -> Generator[str, None, None]:
     """Ask the router and give the lines of its answer as they come; closing the generator closes the connection.
 
-    body is sent as JSON; key opens what is the owner's; seconds is how long it may be silent. Raises SilentError when
-    nobody answers or the answer breaks off, RefusedError when it is an error.
+    body is sent as JSON; key opens what is the owner's; seconds is how long it may be silent; certificate is the file
+    with that of the router, where it speaks TLS. Raises SilentError when nobody answers or the answer breaks off,
+    RefusedError when it is an error.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     if body is not None:
         headers["Content-Type"] = "application/json"
     given = json.dumps(body).encode() if body is not None else b"" if post else None
-    request = Request(address, given, headers)  # noqa: S310 (always http)
+    request = Request(address, given, headers)  # noqa: S310 (always http or https)
     try:
-        with _open(request, timeout=seconds) as answer:
+        with _router(certificate)(request, timeout=seconds) as answer:
             for line in answer:
                 yield line.decode(errors="replace").rstrip("\r\n")
     except HTTPError as error:
@@ -135,9 +137,21 @@ def _words(error: HTTPError) -> str:
         return f"{error.code} {error.reason}"
 
 
-def _ask(address: str) -> dict[str, Any] | None:
+def _router(certificate: str) -> Callable[..., Any]:
+    """Give what opens the router's addresses. Its certificate is trusted and no other, whatever name stands in it."""
+    if not certificate:
+        return _open
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    # One that an authority signed is no authority itself.
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(certificate)
+    return build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
+
+
+def _ask(address: str, certificate: str) -> dict[str, Any] | None:
     try:
-        with _open(address, timeout=3) as answer:
+        with _router(certificate)(address, timeout=3) as answer:
             return dict(json.load(answer))
     except (OSError, ValueError):
         return None
@@ -262,3 +276,18 @@ def authorities(path: Path) -> int | str:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return context.cert_store_stats()["x509"]
+
+
+def certificate_fault(certificate: str, key: str) -> str | None:
+    """Say why a server could not speak TLS with a certificate and its key, by their paths; None when it could."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A passphrase would be asked for where nobody is.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return f"the key in {key} is not that of the certificate in {certificate}"
+        return f"{certificate} and {key} should be a certificate and its key, both PEM, the key without a passphrase"
+    except OSError as error:
+        return f"{certificate} or {key} cannot be read: {error.strerror}"
+    return None

@@ -14,6 +14,7 @@ def observe(project: Project, engine: Engine, activator: Activator) -> Observed:
 
     Raises TandemError when Docker does not answer.
     """
+    address, certificate = project.settings.address, project.settings.get("TANDEM_TLS_CERT_FILE")
     files = stale(project.folder, project.rendered())
     with ThreadPoolExecutor() as pool:
         # Compose takes 0.2 s to say what it would make, about as long as all the rest.
@@ -28,6 +29,6 @@ def observe(project: Project, engine: Engine, activator: Activator) -> Observed:
             idents=idents,
             stale=tuple(file.path for file in files),
             wanted_hashes=hashes.result(),
-            routes=http.routes_digest(project.settings.address) if routed else None,
+            routes=http.routes_digest(address, certificate=certificate) if routed else None,
             status=activator.status() if routed else None,
         )

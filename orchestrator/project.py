@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import config, host, render, settings, versions
+from orchestrator import config, host, http, keyfile, keys, reach, render, settings, versions
 from orchestrator.contents import Made, Service
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.profiles import Profile
@@ -32,6 +32,8 @@ class Project:
     settings: Settings
     # Asks for the version of the NVIDIA driver, "" where there is none; only when a choice depends on it.
     driver: Callable[[], str] = lambda: ""
+    # What the file of the clients' keys held.
+    client_keys: tuple[keys.Key, ...] = ()
 
     def profile(self, name: str) -> Profile:
         """Find a profile by its name or by a name that clients send. Raises TandemError with those there are."""
@@ -64,6 +66,23 @@ class Project:
         return self.versions.wanted(
             profile.image, pinned=profile.vllm, tag=self._tag, driver=self._driver(profile)
         ).build
+
+    @property
+    def keys_file(self) -> Path:
+        """Name the file of the keys that clients send."""
+        return _keys_file(self.folder, self.settings)
+
+    @property
+    def exposed(self) -> str:
+        """Say why the router would not start, as it would serve whoever reaches it; "" when nothing is against it."""
+        said_twice = self.settings.get("TANDEM_BIND_WITHOUT_KEY")
+        return reach.exposed(self.settings.get("TANDEM_BIND"), keys=bool(self.client_keys), said_twice=said_twice)
+
+    @property
+    def client_key(self) -> str:
+        """Give a key for requests of our own commands: one without limits, if there is any; "" where there is none."""
+        free = [key for key in self.client_keys if not key.rate and not key.concurrent]
+        return next((key.key for key in free or self.client_keys), "")
 
     @property
     def _tag(self) -> str:
@@ -107,9 +126,20 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
     ]
     faults += _missing(in_force)
     faults += _key_faults(in_force)
+    faults += _certificate_faults(in_force)
+    held: list[keys.Key] = []
+    try:
+        path = _keys_file(folder, in_force)
+        held = keys.parse(keyfile.read(path), str(path))
+    except ConfigError as error:
+        faults += error.problems
     if faults:
         raise ConfigError(faults)
-    return Project(folder, found, known, in_force, functools.cache(host.driver))
+    return Project(folder, found, known, in_force, functools.cache(host.driver), tuple(held))
+
+
+def _keys_file(folder: Path, in_force: Settings) -> Path:
+    return folder / in_force.get("TANDEM_KEYS_FOLDER") / keyfile.NAME
 
 
 def _missing(in_force: Settings) -> list[str]:
@@ -119,12 +149,18 @@ def _missing(in_force: Settings) -> list[str]:
         ("TANDEM_MODELSCOPE_TOKEN_FILE", "a file", Path.is_file),
         ("TANDEM_HF_TOKEN_FILE", "a file", Path.is_file),
         ("TANDEM_ADMIN_KEY_FILE", "a file", Path.is_file),
+        ("TANDEM_TLS_CERT_FILE", "a file", Path.is_file),
+        ("TANDEM_TLS_KEY_FILE", "a file", Path.is_file),
         ("TANDEM_WHEELS", "a folder", Path.is_dir),
     )
     return [
         f"{name}: should be the whole path of {kind} that is there, beginning with /, got {_shown(name, value)}"
         for name, kind, fits in kinds
         if (value := in_force.get(name)) and not (value.startswith("/") and _holds(fits, value))
+    ] + [
+        f'TANDEM_KEYS_FOLDER: should be a folder that is there, got "{value}"'
+        for value in [in_force.get("TANDEM_KEYS_FOLDER")]
+        if value.startswith("/") and not _holds(Path.is_dir, value)
     ]
 
 
@@ -149,6 +185,14 @@ def _key_faults(in_force: Settings) -> list[str]:
     except ConfigError as error:
         return error.problems
     return []
+
+
+def _certificate_faults(in_force: Settings) -> list[str]:
+    paths = [in_force.get(name) for name in ("TANDEM_TLS_CERT_FILE", "TANDEM_TLS_KEY_FILE")]
+    if not all(path.startswith("/") and _holds(Path.is_file, path) for path in paths):
+        return []
+    fault = http.certificate_fault(*paths)
+    return [f"TANDEM_TLS_CERT_FILE: {fault}"] if fault else []
 
 
 def _shown(name: str, value: str) -> str:

@@ -16,10 +16,12 @@ Status = Mapping[str, Any] | None
 _PASSED = ("wanted", "switch", "queue", "last", "gpus")
 
 
-def curl(address: str, model: str) -> str:
-    """Give the tutorial's curl line for a model."""
+def curl(address: str, model: str, *, key: bool = False) -> str:
+    """Give the tutorial's curl line for a model, with the place for a key where one is needed."""
     body = json.dumps({"model": model, "prompt": "你是谁?"}, ensure_ascii=False).replace("'", "'\\''")
-    return f"curl {address}/v1/completions -H \"Content-Type: application/json\" -d '{body}'"
+    # The router's own certificate need not name this machine's address for itself.
+    options = (" -k" if address.startswith("https") else "") + (' -H "Authorization: Bearer KEY"' if key else "")
+    return f"curl{options} {address}/v1/completions -H \"Content-Type: application/json\" -d '{body}'"
 
 
 def ready(project: Project, profile: Profile) -> str:
@@ -29,7 +31,7 @@ def ready(project: Project, profile: Profile) -> str:
         f"{profile.name} is ready\n"
         f"  address  {address}/v1\n"
         f"  model    {profile.served_model_name}\n"
-        f"  try      {curl(address, profile.served_model_name)}"
+        f"  try      {curl(address, profile.served_model_name, key=bool(project.client_keys))}"
     )
 
 
@@ -41,7 +43,7 @@ def ready_json(project: Project, profile: Profile) -> dict[str, Any]:
         "state": "ready",
         "model": profile.served_model_name,
         "address": f"{address}/v1",
-        "curl": curl(address, profile.served_model_name),
+        "curl": curl(address, profile.served_model_name, key=bool(project.client_keys)),
     }
 
 

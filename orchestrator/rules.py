@@ -37,7 +37,8 @@ _OTHERS = {
     "ZhipuAI": "zai-org", "Shanghai_AI_Laboratory": "internlm", "OpenBMB": "openbmb", "01ai": "01-ai",
 }  # fmt: skip
 _OF_LLM_RESEARCH = {"meta-llama": "meta-llama", "llama-": "meta-llama", "gemma-": "google", "phi-": "microsoft"}
-RESERVED = frozenset({"router", "activator", "engine-proxy", "gpus", "example"})
+# The last three: services, and the Compose profile, that watch.
+RESERVED = frozenset({"router", "activator", "engine-proxy", "gpus", "example", "prometheus", "grafana", "observe"})
 # Flags that have a typed key, or that the container's own wiring depends on.
 TYPED_FLAGS = {
     "served-model-name": "served_model_name and aliases",

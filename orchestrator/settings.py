@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 
+from orchestrator import reach
 from orchestrator.addresses import MIRRORS, PROXIES, fault_of_address, here
 from orchestrator.errors import ConfigError
 from orchestrator.profiles import Profile
@@ -39,8 +39,19 @@ KNOWN = {
     "TANDEM_HOST_RESERVE": "8589934592",
     "TANDEM_WAIT_AS": "comment",
     "TANDEM_ADMIN_KEY_FILE": "",
+    "TANDEM_BIND_WITHOUT_KEY": "",
+    "TANDEM_KEYS_FOLDER": reach.KEYS,
+    "TANDEM_CORS_ORIGINS": reach.ORIGINS,
+    "TANDEM_BODY_LIMIT": "64m",
+    "TANDEM_LORA_LOADING": "",
+    "TANDEM_TLS_CERT_FILE": "",
+    "TANDEM_TLS_KEY_FILE": "",
     "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
+    "TANDEM_PROMETHEUS_PORT": "9090",
+    "TANDEM_GRAFANA_PORT": "3000",
 }
+# What listens on this machine, each on a port of its own.
+PORTS = ("TANDEM_PORT", "TANDEM_PROMETHEUS_PORT", "TANDEM_GRAFANA_PORT")
 _SECONDS = (r"(?=.*[1-9])[0-9]+(?:\.[0-9]+)?", "a number of seconds above 0, such as 300")
 _NO_SECONDS = (r"[0-9]+(?:\.[0-9]+)?", "a number of seconds, such as 5")
 _BYTES = (r"0*[1-9][0-9]*", "a number of bytes of at least 1, such as 268435456")
@@ -101,15 +112,15 @@ class Settings:
     @property
     def address(self) -> str:
         """Where the router answers on this machine, such as http://localhost:8000."""
-        bind = self.get("TANDEM_BIND")
+        bind, scheme = self.get("TANDEM_BIND"), "https" if self.get("TANDEM_TLS_CERT_FILE") else "http"
         host = "localhost" if bind in ("127.0.0.1", "0.0.0.0", "::", "[::]") else bind  # noqa: S104 (compared, not bound)
-        return f"http://{host}:{self.get('TANDEM_PORT')}"
+        return f"{scheme}://{host}:{self.get('TANDEM_PORT')}"
 
     @property
     def shut(self) -> str:
         """Say why the router answers nobody below /-/, and so no switch can be asked for; "" when it does."""
         bind = self.get("TANDEM_BIND")
-        if ip_address(bind.strip("[]")).is_loopback or self.get("TANDEM_ADMIN_KEY_FILE"):
+        if reach.only_here(bind) or self.get("TANDEM_ADMIN_KEY_FILE"):
             return ""
         return (
             f"TANDEM_BIND={bind} lets other machines in, and without a key the router switches for nobody then.\n"
@@ -195,9 +206,10 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
             close = get_close_matches(name, KNOWN, n=1)
             hint = f", did you mean {close[0]}?" if close else f"; there are: {', '.join(KNOWN)}"
             found.append(f"{name}: unknown setting{hint}")
-    port = settings.get("TANDEM_PORT")
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        found.append(f'TANDEM_PORT: should be a port from 1 to 65535, got "{port}"')
+    for name in PORTS:
+        port = settings.get(name)
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+            found.append(f'{name}: should be a port from 1 to 65535, got "{port}"')
     for name in (*MIRRORS.values(), *PROXIES):
         fault = fault_of_address(name, settings.get(name)) if settings.get(name) else None
         if fault:
@@ -208,8 +220,7 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
     fault = rate_fault(settings.get("TANDEM_LIMIT_RATE"))
     if fault:
         found.append(f"TANDEM_LIMIT_RATE: {fault}")
-    if not _is_address(settings.get("TANDEM_BIND")):
-        found.append(f'TANDEM_BIND: should be an IP address such as 127.0.0.1, got "{settings.get("TANDEM_BIND")}"')
+    found += reach.faults(settings.get)
     found += [
         f'{name}: should be {words}, got "{settings.get(name)}"'
         for name, (pattern, words) in SWITCHING.items()
@@ -231,14 +242,6 @@ def rate_fault(value: str) -> str | None:
     return (
         None if not value or _RATE.fullmatch(value) else f'should be bytes a second such as 5M or 800k, got "{value}"'
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def _override_fault(profile: Profile, key: str, value: str) -> str | None:

@@ -1,5 +1,98 @@
 #!/usr/bin/busybox sh
-# Starts nginx as the container's first process. nginx does not start where a killed one left its socket, and the volume
-# outlives the container.
+# Starts nginx as the container's first process. What nginx.conf has from the environment is written to /tmp/tandem here,
+# as nginx's own language knows no environment; with other arguments it is another nginx, which has nothing from there.
+# shellcheck disable=SC2016 # What looks like variables is nginx's.
+set -eu
+CERT=/run/secrets/tls-cert KEY=/run/secrets/tls-key KEYS=/run/keys/keys INTO=/tmp/tandem
+
+refuse() {
+    printf 'tandem: %s\n' "$@" >&2
+    exit 1
+}
+
+# Whoever reaches the port may use every model when there is no key. A file that cannot be read lets nobody in.
+locked() {
+    case "${TANDEM_BIND:-127.0.0.1}" in 127.* | ::1 | "[::1]") return ;; esac
+    if [ "${TANDEM_BIND_WITHOUT_KEY:-}" = yes ]; then return; fi
+    if [ -e "$KEYS" ] && ! [ -r "$KEYS" ]; then return; fi
+    if /usr/bin/busybox grep -q '^[[:blank:]]*[^#[:space:]]' "$KEYS" 2>/dev/null; then return; fi
+    refuse "TANDEM_BIND=$TANDEM_BIND lets other machines in, and with no key whoever reaches the port may use every model." \
+        "  Make a key:  python -m orchestrator keys add NAME" \
+        "  or, where everybody may, put into .env:  TANDEM_BIND_WITHOUT_KEY=yes"
+}
+
+# Origins as entries of a map from what a page says to what it is answered.
+origins() {
+    case "$1" in
+        none | "") return ;;
+        '*') printf 'default "*";\n' ;;
+        *[!a-z0-9+./:_,*' '[\]-]*) refuse "TANDEM_CORS_ORIGINS=$1 holds a sign that no origin has." ;;
+        *)
+            printf '%s\n' "$1" | /usr/bin/busybox tr ', ' '\n\n' | while read -r origin; do
+                case "$origin" in
+                    "") ;;
+                    *:'*')
+                        host=$(printf %s "${origin%:*}" | /usr/bin/busybox sed 's/[]+.[]/\\&/g')
+                        printf '"~^%s(:[0-9]+)?$" $http_origin;\n' "$host"
+                        ;;
+                    *) printf '"%s" $http_origin;\n' "$origin" ;;
+                esac
+            done
+            ;;
+    esac
+}
+
+limit() {
+    case "$1" in *[!0-9kKmMgG]* | *[kKmMgG]?* | [!1-9]*) refuse "TANDEM_BODY_LIMIT=$1 should be a size such as 64m or 1g." ;; esac
+    # One buffer holds a body, whole.
+    printf '%s %s;\n' client_max_body_size "$1" client_body_buffer_size "$1"
+    printf 'map "" $tandem_body_limit {\n    default %s;\n}\n' "$1"
+}
+
+# Where a client that is gone without a word is noticed: after a minute, in three looks.
+listening() {
+    if ! [ -s "$CERT" ] && ! [ -s "$KEY" ]; then
+        echo 'listen 8000 so_keepalive=60s:10s:3;'
+        return
+    fi
+    for file in "$CERT" "$KEY"; do
+        if ! [ -s "$file" ]; then
+            refuse "TANDEM_TLS_CERT_FILE and TANDEM_TLS_KEY_FILE go together, and one of them is not set or holds nothing."
+        elif ! [ -r "$file" ]; then
+            refuse "$file cannot be read: user $(/usr/bin/busybox id -u), the router's, must be able to read the file" \
+                "that TANDEM_TLS_${file##*tls-}_FILE names."
+        fi
+    done
+    echo 'listen 8000 ssl so_keepalive=60s:10s:3;'
+    echo 'http2 on;'
+    printf '%s %s;\n' ssl_certificate "$CERT" ssl_certificate_key "$KEY"
+}
+
+# Whoever may ask a model may give it adapters from its own folders then.
+adapters() {
+    if [ "$1" != yes ]; then return; fi
+    printf 'location = /v1/%s {\n    include by-body.conf;\n}\n' load_lora_adapter unload_lora_adapter
+}
+
+prepare() {
+    locked
+    /usr/bin/busybox mkdir -p "$INTO"
+    listening >"$INTO/listen.conf"
+    limit "${TANDEM_BODY_LIMIT:-64m}" >"$INTO/limits.conf"
+    adapters "${TANDEM_LORA_LOADING:-}" >"$INTO/adapters.conf"
+    origins "${TANDEM_CORS_ORIGINS:-none}" >"$INTO/origins.conf"
+    if [ -s "$CERT" ] && ! said=$(/usr/sbin/nginx -t -q -e /dev/stderr 2>&1); then
+        refuse "nginx does not start with this certificate and key:" "$said" \
+            "TANDEM_TLS_CERT_FILE and TANDEM_TLS_KEY_FILE should be a certificate and its key, both PEM, the key without a" \
+            "passphrase. 'python -m orchestrator check' looks at them too."
+    fi
+}
+
+if [ "${1:-}" != -c ]; then prepare; fi
+# nginx does not start where a killed one left its socket, and the volume outlives the container.
 /usr/bin/busybox rm -f /run/tandem/router.sock /run/engine/docker.sock
+# A client's connection and its server's are files: as many as the machine gives.
+ulimit -n "$(ulimit -H -n)"
+# Memory of bodies is used again, and not given back and fetched anew for each: that cost more than reading them.
+export MALLOC_TRIM_THRESHOLD_=67108864 MALLOC_MMAP_THRESHOLD_=33554432
 exec /usr/sbin/nginx -e /dev/stderr -g 'daemon off;' "$@"

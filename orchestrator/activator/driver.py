@@ -41,7 +41,7 @@ class Driver:
         self._verdicts = Verdicts(effects.board, self._scheduler, self._conductor.busy)
         self._tickets = Tickets(effects.clock, self._metrics, self._phase, lambda ident: self._feed(world.Left(ident)))
         effects.own = self._tickets.in_flight
-        effects.board.changed = self._news.tell
+        effects.board.changed = self._changed
         self._looking = self._conductor.looking
         self._watch = Watch(effects, self._looking, self._from_watch, self._conductor.busy)
         self._events: asyncio.Queue[tuple[Event, asyncio.Event | None]] = asyncio.Queue()
@@ -148,6 +148,10 @@ class Driver:
             # Not before what it brought is kept as wanted: killed in between, the next activator goes on with it.
             self._do.memory.begin(None)
         self._set_timer()
+        self._news.tell()
+
+    def _changed(self) -> None:
+        self._do.routes.tell({model: server.state for model, server in self._do.board.servers.items()})
         self._news.tell()
 
     def _carry_out(self, decision: world.Decision) -> None:

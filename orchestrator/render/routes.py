@@ -1,4 +1,4 @@
-"""docker/router/routes/routes.js: what the router knows of models. Pure."""
+"""docker/router/routes/routes.json: what the router knows of models. Pure."""
 
 import hashlib
 import json
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.profiles import Profile
-from orchestrator.render.file import NOTICE, File
+from orchestrator.render.file import File
 
-PATH = "docker/router/routes/routes.js"
+PATH = "docker/router/routes/routes.json"
 
 
 def table(profiles: Iterable[Profile]) -> dict[str, Any]:
@@ -35,6 +35,5 @@ def _model(profile: Profile) -> dict[str, Any]:
 
 
 def routes(profiles: Iterable[Profile]) -> File:
-    """Render the route table as a JavaScript module: njs's js_preload_object does not exist with QuickJS."""
-    text = json.dumps(table(profiles), indent=2, ensure_ascii=False)
-    return File(PATH, f"// {NOTICE}\nexport default {text};\n")
+    """Render the route table, which the router reads when it starts and when it is told to reload."""
+    return File(PATH, json.dumps(table(profiles), indent=2, ensure_ascii=False) + "\n")

@@ -118,7 +118,7 @@ def test_nothing_of_the_machine_that_built_it_stays_in_a_layer(cuda: Checkout, i
     ("image", "title"),
     [
         (CUDA, "vLLM with modelscope"),
-        (ROUTER, "Tandem's router: nginx with njs"),
+        (ROUTER, "Tandem's router: nginx with Lua"),
         (ACTIVATOR, "Tandem's activator"),
     ],
 )

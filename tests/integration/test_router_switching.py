@@ -356,8 +356,9 @@ def test_on_another_address_they_take_the_key(routing: Routing, tmp_path: Path) 
     path.write_text(f"{KEY}\n")
     path.chmod(0o644)
     up = ("up", "-d", "--no-build", "router")
+    elsewhere = {"TANDEM_BIND": "0.0.0.0", "TANDEM_BIND_WITHOUT_KEY": "yes"}
     try:
-        done = routing.stack.compose(*up, TANDEM_BIND="0.0.0.0", TANDEM_ADMIN_KEY_FILE=str(path))
+        done = routing.stack.compose(*up, **elsewhere, TANDEM_ADMIN_KEY_FILE=str(path))
         assert done.returncode == 0, done.stderr
         eventually(lambda: reached(routing), seconds=20, what="the router answers")
         for sent in (None, "", "Bearer", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", f"Basic {KEY}", KEY):
@@ -372,7 +373,7 @@ def test_on_another_address_they_take_the_key(routing: Routing, tmp_path: Path) 
         status, said = routing.send("GET", "/-/status", Authorization=f"Bearer {KEY}")
         assert status == 403
         assert said["error"]["message"].startswith("The router cannot read ")
-        done = routing.stack.compose(*up, TANDEM_BIND="0.0.0.0")
+        done = routing.stack.compose(*up, **elsewhere)
         assert done.returncode == 0, done.stderr
         eventually(lambda: reached(routing), seconds=20, what="the router answers")
         # No key is no key that matches.

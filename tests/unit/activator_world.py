@@ -120,7 +120,7 @@ class World:
         return Effects(
             models=self.models, policy=self.policy, board=Board(self.models, self.clock), docker=self,  # type: ignore[arg-type]
             containers=Containers(self, clock=self.clock, pause=self.clock.pause),  # type: ignore[arg-type]
-            servers=Vllm(self), router=RouterOf(self), routes=Routes(self.folder / "open"), gpus=GpusOf(self),  # type: ignore[arg-type]
+            servers=Vllm(self), router=RouterOf(self), routes=Routes(self.folder / "run", str), gpus=GpusOf(self),  # type: ignore[arg-type]
             memory=Memory(Store(self.folder / "state")), own=lambda _: 0,
             clock=self.clock, wall=self.clock.wall, pause=self.clock.pause,
         )  # fmt: skip

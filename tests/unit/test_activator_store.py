@@ -1,11 +1,12 @@
 """What outlives the activator: whole or not at all, and a broken file ends nothing."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.activator.routes import Routes
+from orchestrator.activator.routes import Routes, address
 from orchestrator.activator.store import Memory, Store
 from orchestrator.switch.world import Footprint
 
@@ -109,13 +110,33 @@ def test_a_start_is_new_once(memory: Memory) -> None:
     assert [memory.new_start(start) for start in ("1", "1", "2")] == [True, False, True]
 
 
-def test_routes_are_files(tmp_path: Path) -> None:
-    routes = Routes(tmp_path / "open")
-    routes.open("a")
-    routes.open("a")
-    routes.open("b")
-    assert sorted(path.name for path in (tmp_path / "open").iterdir()) == ["a", "b"]
+def test_routes_are_links_to_where_servers_are(tmp_path: Path) -> None:
+    addresses = {"a": "10.0.0.1:8000", "b": "10.0.0.2:8000"}
+    routes = Routes(tmp_path, addresses.__getitem__)
+    for model in ("a", "b", "a"):
+        routes.open(model)
+    assert {path.name: str(path.readlink()) for path in (tmp_path / "open").iterdir()} == addresses
     routes.close("b")
     routes.close("b")
+    assert routes.opened() == {"a"}
+    addresses["a"] = "10.0.0.3:8000"
+    routes.only(frozenset("a"))
+    assert str((tmp_path / "open" / "a").readlink()) == "10.0.0.3:8000"
     routes.only(frozenset())
     assert routes.opened() == frozenset()
+    assert list(tmp_path.iterdir()) == [tmp_path / "open"]
+
+
+def test_a_server_whose_name_is_not_known_is_nowhere() -> None:
+    assert address("no-such-name.invalid") == "nowhere"
+
+
+def test_states_are_told_as_they_change(tmp_path: Path) -> None:
+    routes = Routes(tmp_path, str)
+    routes.tell({"a": "ready"})
+    assert json.loads((tmp_path / "states.json").read_text()) == {"a": "ready"}
+    (tmp_path / "states.json").unlink()
+    routes.tell({"a": "ready"})
+    assert not (tmp_path / "states.json").exists()
+    routes.tell({"a": "asleep"})
+    assert json.loads((tmp_path / "states.json").read_text()) == {"a": "asleep"}

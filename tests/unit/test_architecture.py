@@ -18,6 +18,8 @@ PURE = {
     "profiles",
     "complaints",
     "problems",
+    "reach",
+    "keys",
     "rules",
     "config",
     "versions",
@@ -142,18 +144,19 @@ def test_only_what_meets_the_machine_runs_programs() -> None:
 
 def test_only_one_module_speaks_http() -> None:
     # activator: one module for each kind of server that it speaks to, and its entry, which opens its socket.
-    activator = {"__main__", "app", "forwarding", "gpus", "router", "servers"}
+    activator = {"__main__", "app", "forwarding", "gpus", "router", "servers", "routes"}
     found = users("urllib", "http", "socket", "httpx", "aiohttp")
     assert found == {"http", *(f"activator.{name}" for name in activator)}
 
 
 def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
     # bundle.inside walks folders with it; activator.store puts a file on the disk for good.
-    # weights: the id of its own process is in the names of its containers; view: how wide a terminal is.
+    # weights: the id of its own process is in the names of its containers; view: how wide a terminal is; cli_keys and
+    # keyfile: who the user is, and whose a file shall be.
     assert users("os") == {
         "activator.__main__", "activator.store",
-        "base", "bundle.inside", "bundle.sources", "cli", "cli_doctor", "cli_switch", "cli_weights", "host", "session",
-        "view", "weights",
+        "base", "bundle.inside", "bundle.sources", "cli", "cli_doctor", "cli_keys", "cli_switch", "cli_weights", "host",
+        "keyfile", "session", "view", "weights",
     }  # fmt: skip
 
 

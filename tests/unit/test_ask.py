@@ -120,6 +120,14 @@ def test_the_key_goes_to_the_activator_and_not_to_models(stand_in: StandIn) -> N
     assert stand_in.keys == ["Bearer s3cret", "Bearer s3cret", ""]
 
 
+def test_models_get_a_clients_key_where_clients_need_one(stand_in: StandIn) -> None:
+    stand_in.completions = ["hello"]
+    activator = Activator(stand_in.address, "s3cret", client_key="tdm-1")
+    activator.status()
+    list(activator.complete({"model": "qwen-14b"}, seconds=5))
+    assert stand_in.keys == ["Bearer s3cret", "Bearer tdm-1"]
+
+
 def test_where_the_router_is_shut_to_other_machines_nothing_is_asked() -> None:
     shut = Activator("http://127.0.0.1:1", shut="make a key")
     assert shut.status() is None

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
         ("docker/vllm/requirements/0.32.0-cpu.txt", {"cpu"}),
         ("docker/vllm/install/with-index.sh", {"activator", "cpu", "cu130"}),
         ("docker/vllm/service.yaml", set()),
-        ("docker/router/route.js", {"router"}),
+        ("docker/router/choose.lua", {"router"}),
         ("docker/engine-proxy/engine.js", {"router"}),
         ("docker/activator/Dockerfile", {"activator"}),
         ("orchestrator/switch/world.py", {"activator"}),

@@ -150,7 +150,7 @@ def test_what_render_wrote_is_up_to_date(folder: Path) -> None:
     assert tandem(folder, "render").stdout.splitlines() == [
         "wrote compose.models.yaml",
         "wrote env/demo.env",
-        "wrote docker/router/routes/routes.js",
+        "wrote docker/router/routes/routes.json",
         "wrote docker/activator/models/models.json",
         "wrote models.schema.json",
     ]
@@ -176,7 +176,7 @@ def test_render_check_shows_what_is_stale_and_writes_nothing(folder: Path) -> No
 
 
 def test_an_up_that_nobody_could_ask_for_says_how_to_make_a_key_and_check_is_content(folder: Path) -> None:
-    open_to_all = {"TANDEM_BIND": "0.0.0.0", "DOCKER_HOST": "unix:///nobody"}
+    open_to_all = {"TANDEM_BIND": "0.0.0.0", "TANDEM_BIND_WITHOUT_KEY": "yes", "DOCKER_HOST": "unix:///nobody"}
     assert tandem(folder, "check", **open_to_all).returncode == 0
     done = tandem(folder, "up", "demo", **open_to_all)
     assert (done.returncode, done.stdout) == (1, "")
@@ -349,4 +349,5 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "models",
         "bench",
         "bundle",
+        "keys",
     ]

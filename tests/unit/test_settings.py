@@ -190,8 +190,25 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_HOST_RESERVE": "8589934592",
         "TANDEM_WAIT_AS": "comment",
         "TANDEM_ADMIN_KEY_FILE": "",
+        "TANDEM_BIND_WITHOUT_KEY": "",
+        "TANDEM_KEYS_FOLDER": "./docker/router/keys",
+        "TANDEM_CORS_ORIGINS": "https://web.chatboxai.app,http://localhost:*,http://127.0.0.1:*",
+        "TANDEM_BODY_LIMIT": "64m",
+        "TANDEM_LORA_LOADING": "",
+        "TANDEM_TLS_CERT_FILE": "",
+        "TANDEM_TLS_KEY_FILE": "",
         "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
+        "TANDEM_PROMETHEUS_PORT": "9090",
+        "TANDEM_GRAFANA_PORT": "3000",
     }
+
+
+def test_compose_takes_the_usual_values_too() -> None:
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    said = dict(re.findall(r'"\$\{(TANDEM_\w+):-([^"$}]+)\}', text))
+    assert set(said) >= {"TANDEM_BIND", "TANDEM_KEYS_FOLDER", "TANDEM_CORS_ORIGINS", "TANDEM_BODY_LIMIT"}
+    del said["TANDEM_CA_BUNDLE"]
+    assert said == {name: KNOWN[name] or "/dev/null" for name in said}
 
 
 def test_the_example_explains_every_setting_and_no_other() -> None:
@@ -217,6 +234,7 @@ def test_the_example_shows_the_usual_values_of_what_has_one() -> None:
         ({"TANDEM_BIND": "::"}, "http://localhost:8000"),
         ({"TANDEM_BIND": "192.168.1.5", "TANDEM_PORT": "80"}, "http://192.168.1.5:80"),
         ({"TANDEM_BIND": "[fd00::5]"}, "http://[fd00::5]:8000"),
+        ({"TANDEM_TLS_CERT_FILE": "/c.pem", "TANDEM_TLS_KEY_FILE": "/k.pem"}, "https://localhost:8000"),
     ],
 )
 def test_the_address_is_where_this_machine_reaches_the_router(values: dict[str, str], address: str) -> None:
@@ -277,7 +295,10 @@ def test_settings_that_fit_have_no_problems() -> None:
                 " TANDEM_TORCH_INDEX, TANDEM_WHEELS, TANDEM_CA_BUNDLE, TANDEM_LIMIT_RATE,"
                 " TANDEM_MODELSCOPE_TOKEN_FILE, TANDEM_HF_TOKEN_FILE, TANDEM_HOLD_TIMEOUT, TANDEM_QUEUE_REQUESTS,"
                 " TANDEM_QUEUE_BYTES, TANDEM_DRAIN_TIMEOUT, TANDEM_STALL_TIMEOUT, TANDEM_MIN_AWAKE, TANDEM_ABANDON,"
-                " TANDEM_HOST_RESERVE, TANDEM_WAIT_AS, TANDEM_ADMIN_KEY_FILE, TANDEM_DOCKER_SOCKET"
+                " TANDEM_HOST_RESERVE, TANDEM_WAIT_AS, TANDEM_ADMIN_KEY_FILE, TANDEM_BIND_WITHOUT_KEY,"
+                " TANDEM_KEYS_FOLDER, TANDEM_CORS_ORIGINS, TANDEM_BODY_LIMIT, TANDEM_LORA_LOADING,"
+                " TANDEM_TLS_CERT_FILE, TANDEM_TLS_KEY_FILE, TANDEM_DOCKER_SOCKET, TANDEM_PROMETHEUS_PORT,"
+                " TANDEM_GRAFANA_PORT"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
@@ -285,6 +306,8 @@ def test_settings_that_fit_have_no_problems() -> None:
         ({"TANDEM_PORT": "http"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "http"']),
         ({"TANDEM_PORT": "-1"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "-1"']),
         ({"TANDEM_PORT": "8000 "}, ['TANDEM_PORT: should be a port from 1 to 65535, got "8000 "']),
+        ({"TANDEM_PROMETHEUS_PORT": "0"}, ['TANDEM_PROMETHEUS_PORT: should be a port from 1 to 65535, got "0"']),
+        ({"TANDEM_GRAFANA_PORT": "x"}, ['TANDEM_GRAFANA_PORT: should be a port from 1 to 65535, got "x"']),
         ({"TANDEM_PORT": "８０００"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "８０００"']),
         (
             {"TANDEM_PYPI_INDEX": "https://me:secret@mirror.example.org/simple"},
@@ -457,3 +480,64 @@ def test_what_switches_is_shut_to_other_machines_without_a_key(bind: str) -> Non
     assert "TANDEM_ADMIN_KEY_FILE=" in said
     assert of(TANDEM_BIND=bind, TANDEM_ADMIN_KEY_FILE="/etc/admin.key").shut == ""
     assert settings.problems(of(TANDEM_BIND=bind), [], VERSIONS) == []
+
+
+ORIGINS = (
+    "should be *, none, or origins with commas between them, such as https://web.chatboxai.app or http://localhost:*"
+)
+KEYS_FOLDER = "should be ./docker/router/keys, or a folder that begins with /"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fact"),
+    [
+        ("TANDEM_CORS_ORIGINS", "https://example.org/", ORIGINS),
+        ("TANDEM_CORS_ORIGINS", "example.org", ORIGINS),
+        ("TANDEM_CORS_ORIGINS", "https://Example.org", ORIGINS),
+        ("TANDEM_CORS_ORIGINS", "https://*.example.org", ORIGINS),
+        ("TANDEM_CORS_ORIGINS", "null", ORIGINS),
+        ("TANDEM_BODY_LIMIT", "0", "should be a size such as 64m or 1g"),
+        ("TANDEM_BODY_LIMIT", "64 MiB", "should be a size such as 64m or 1g"),
+        ("TANDEM_BODY_LIMIT", "064m", "should be a size such as 64m or 1g"),
+        ("TANDEM_BODY_LIMIT", "1.5g", "should be a size such as 64m or 1g"),
+        ("TANDEM_BIND_WITHOUT_KEY", "1", "should be yes or no"),
+        ("TANDEM_LORA_LOADING", "true", "should be yes or no"),
+        ("TANDEM_KEYS_FOLDER", "keys", KEYS_FOLDER),
+        ("TANDEM_KEYS_FOLDER", "~/keys", KEYS_FOLDER),
+    ],
+)
+def test_a_setting_of_who_reaches_the_router_that_cannot_be_is_told_what_it_should_be(
+    name: str, value: str, fact: str
+) -> None:
+    assert settings.problems(of(**{name: value}), [], VERSIONS) == [f'{name}: {fact}, got "{value}"']
+
+
+def test_of_a_list_of_origins_the_wrong_one_is_named() -> None:
+    value = "https://example.org, https://example.org/path, nonsense"
+    assert settings.problems(of(TANDEM_CORS_ORIGINS=value), [], VERSIONS) == [
+        f'TANDEM_CORS_ORIGINS: {ORIGINS}, got "https://example.org/path"'
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"TANDEM_CORS_ORIGINS": value}
+        for value in ("*", "none", "", "https://a.example.org:8443,http://[::1]:*", "capacitor://localhost, tauri://x")
+    ]
+    + [{"TANDEM_BODY_LIMIT": value} for value in ("1", "512k", "64m", "64M", "1G")]
+    + [{"TANDEM_BIND_WITHOUT_KEY": value} for value in ("", "yes", "no")]
+    + [{"TANDEM_KEYS_FOLDER": "/etc/tandem"}],
+)
+def test_settings_of_who_reaches_the_router_that_can_be_are_taken(values: dict[str, str]) -> None:
+    assert settings.problems(of(**values), [], VERSIONS) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("TANDEM_TLS_CERT_FILE", "TANDEM_TLS_KEY_FILE"), ("TANDEM_TLS_KEY_FILE", "TANDEM_TLS_CERT_FILE")],
+)
+def test_a_certificate_without_its_key_is_half_of_what_it_takes(given: str, wanted: str) -> None:
+    assert settings.problems(of(**{given: "/x.pem"}), [], VERSIONS) == [
+        f"{wanted}: should be set too, as {given} is: a certificate and its key go together"
+    ]

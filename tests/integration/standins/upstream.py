@@ -3,11 +3,13 @@
 Arguments: NAME, then where it listens: 8000 or the path of a socket. On port 9000 a test tells it what to do:
 /seen (what came, in order), /release (the answers that wait go on), /leave and /return (its listener, gone or there;
 /leave?stale keeps the socket's file), and, for the router's volume, /open/NAME, /close/NAME, /asleep/NAME, /awake/NAME
-and /in-flight.
+/states?JSON (what states.json says) and /in-flight.
 
-A request's "do" says how it is answered: "wait" (half, and the rest when released), "die" (not at all), "fail" (500).
+A request's "do" says how it is answered: "wait" (half, and the rest when released), "flood" (more than a
+connection holds), "die" (not at all), "fail" (500). Every answer says which pages may read it, as vLLM's do.
 """
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -16,6 +18,7 @@ import socket
 import socketserver
 import sys
 import threading
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
+        self.send_header("Access-Control-Allow-Origin", "https://of-the-server.example.org")
+        self.send_header("Access-Control-Allow-Credentials", "true")
         self.end_headers()
         self.wfile.write(text)
 
@@ -46,7 +51,21 @@ class Handler(BaseHTTPRequestHandler):
 
 class Answering(Handler):
     def do_GET(self) -> None:
-        self.do_POST()
+        if self.headers.get("Upgrade") == "websocket":
+            self.echo()
+        else:
+            self.do_POST()
+
+    def echo(self) -> None:
+        """Change to another protocol, which says back what it hears."""
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.end_headers()
+        self.wfile.flush()
+        while heard := self.connection.recv(1000):
+            self.connection.sendall(heard)
+        self.close_connection = True
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -58,12 +77,15 @@ class Answering(Handler):
             "sha256": hashlib.sha256(body).hexdigest(),
         }
         SEEN.append(got)
-        do = json.loads(body).get("do") if body else None
+        is_json = body and "multipart" not in self.headers.get("Content-Type", "")
+        do = json.loads(body).get("do") if is_json else None
         if do == "die":
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
         elif do == "wait":
             self.wait(got)
+        elif do == "flood":
+            self.flood()
         else:
             self.say(500 if do == "fail" else 200, got)
 
@@ -77,6 +99,15 @@ class Answering(Handler):
             RELEASED.wait(60)
         self.chunk(f"data: {json.dumps(got)}\n\n")
         self.wfile.write(b"0\r\n\r\n")
+
+    def flood(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                self.wfile.write(b"x" * 1_000_000)
 
     def chunk(self, text: str) -> None:
         self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
@@ -134,7 +165,15 @@ class Control(Handler):
         self.listener.there()
 
     def do_open(self, name: str) -> None:
-        (RUN / "open" / name).touch()
+        self.do_close(name)
+        try:
+            where = f"{socket.gethostbyname(name)}:8000"
+        except OSError:
+            where = "nowhere"
+        (RUN / "open" / name).symlink_to(where)
+
+    def do_states(self, said: str) -> None:
+        (RUN / "states.json").write_text(urllib.parse.unquote(said))
 
     def do_close(self, name: str) -> None:
         (RUN / "open" / name).unlink(missing_ok=True)

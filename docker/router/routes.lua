@@ -1,0 +1,132 @@
+-- What models there are, as rendered into routes.json, and where those are that are up.
+
+local cjson = require "cjson"
+local ffi = require "ffi"
+
+ffi.cdef [[ ssize_t readlink(const char *path, char *target, size_t size); ]]
+
+local RENDERED = "/etc/tandem/routes.json"
+-- The activator makes a link here for each model whose route is open, to the address of its server. No other server is
+-- ever asked: one that sleeps hangs or dies of a request, one that is about to stop would break it off.
+local OPEN = "/run/tandem/open/"
+-- What it says of all of them: {service: state}.
+local STATES = "/run/tandem/states.json"
+
+local M = {}
+local C = ffi.C
+local target = ffi.new("char[128]")
+
+local function read(path)
+  local file, problem = io.open(path, "rb")
+  if not file then
+    return nil, problem
+  end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+-- {services: {served model name or alias: service}, models: [entries of GET /v1/models], digest}. nginx reads it when it
+-- starts and when it is told to reload; one that is no JSON keeps it from doing either.
+local rendered = cjson.decode(assert(read(RENDERED)))
+local services, paths, listed = rendered.services, {}, {}
+for _, service in pairs(services) do
+  paths[service] = OPEN .. service
+end
+for _, model in ipairs(rendered.models) do
+  listed[services[model.id]] = model
+end
+
+M.digest = rendered.digest
+M.models = rendered.models
+
+-- The service that serves a name; nil for none.
+function M.service(name)
+  return services[name]
+end
+
+-- The entry of GET /v1/models of a service.
+function M.entry(service)
+  return listed[service]
+end
+
+-- {target of a link: {host, port}}; few, as Docker gives the same addresses again.
+local places = {}
+
+local function place(link)
+  local host, port = string.match(link, "^([^:]+):(%d+)$")
+  -- A link with no address is of a server that the activator could not find by its name either: port 0 reaches nobody.
+  local found = { host = host or "127.0.0.1", port = tonumber(port) or 0 }
+  places[link] = found
+  return found
+end
+
+-- The address of a model's server when its route is open: {host, port}.
+function M.address(service)
+  local length = C.readlink(paths[service], target, 128)
+  if length < 0 then
+    return nil
+  end
+  local link = ffi.string(target, length)
+  return places[link] or place(link)
+end
+
+-- The services whose routes are open, in the order of models.toml.
+function M.ready()
+  local found = {}
+  for _, model in ipairs(rendered.models) do
+    local service = services[model.id]
+    if M.address(service) then
+      found[#found + 1] = service
+    end
+  end
+  return found
+end
+
+-- {service: state}, as the activator last said; empty when it never did.
+function M.states()
+  local text = read(STATES)
+  return text and require("cjson.safe").decode(text) or {}
+end
+
+function M.names()
+  local names = {}
+  for _, model in ipairs(rendered.models) do
+    names[#names + 1] = model.id
+  end
+  return table.concat(names, ", ")
+end
+
+-- How many letters one has to change, add or leave out to get from one word to another.
+local function distance(one, other)
+  local above = {}
+  for j = 0, #other do
+    above[j] = j
+  end
+  for i = 1, #one do
+    local row = { [0] = i }
+    for j = 1, #other do
+      local change = string.byte(one, i) == string.byte(other, j) and 0 or 1
+      row[j] = math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + change)
+    end
+    above = row
+  end
+  return above[#other]
+end
+
+-- The known name that is nearest to one that nobody serves, if it is near: at most a third of it differs.
+function M.nearest(name)
+  local best, least = nil, math.floor(#name / 3) + 1
+  if #name > 100 then
+    return nil
+  end
+  for known in pairs(services) do
+    local differs = distance(string.lower(name), string.lower(known))
+    if differs < least or (differs == least and best and known < best) then
+      best, least = known, differs
+    end
+  end
+  return best
+end
+
+return M

@@ -1,0 +1,122 @@
+"""The router's certificate: which files are one with its key, and whom the command line trusts."""
+
+import json
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from orchestrator import http, project
+from orchestrator.errors import ConfigError
+from tests.unit.test_cli_keys import folder
+
+__all__ = ["folder"]
+
+
+def run(*argv: str) -> None:
+    subprocess.run(["openssl", *argv], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two authorities' certificates that are their own, and one that the first has signed."""
+    where = tmp_path_factory.mktemp("certificates")
+    for name in ("one", "two"):
+        run(
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+            "-keyout", f"{where}/{name}.key", "-out", f"{where}/{name}.pem",
+        )  # fmt: skip
+    run(
+        "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tandem.example.org",
+        "-keyout", f"{where}/signed.key", "-out", f"{where}/signed.csr",
+    )  # fmt: skip
+    run(
+        "x509", "-req", "-in", f"{where}/signed.csr", "-CA", f"{where}/one.pem", "-CAkey", f"{where}/one.key",
+        "-CAcreateserial", "-days", "2", "-out", f"{where}/signed.pem",
+    )  # fmt: skip
+    run("rsa", "-aes128", "-passout", "pass:secret", "-in", f"{where}/one.key", "-out", f"{where}/locked.key")
+    (where / "nonsense.pem").write_text("nonsense")
+    return where
+
+
+@contextmanager
+def speaking(certificate: Path, key: Path) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text = json.dumps({"digest": "0123"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["one", "signed"])
+def test_the_routers_own_certificate_is_trusted_whoever_signed_it_and_whatever_name_it_has(
+    made: Path, name: str
+) -> None:
+    with speaking(made / f"{name}.pem", made / f"{name}.key") as address:
+        assert http.routes_digest(address, certificate=str(made / f"{name}.pem")) == "0123"
+        assert list(http.lines(address, certificate=str(made / f"{name}.pem"))) == ['{"digest": "0123"}']
+
+
+def test_another_certificate_is_not(made: Path) -> None:
+    with speaking(made / "one.pem", made / "one.key") as address:
+        assert http.routes_digest(address, certificate=str(made / "two.pem")) is None
+        with pytest.raises(http.SilentError, match="certificate not trusted"):
+            list(http.lines(address, certificate=str(made / "two.pem")))
+
+
+@pytest.mark.parametrize("name", ["one", "signed"])
+def test_a_certificate_with_its_key_has_no_fault(made: Path, name: str) -> None:
+    assert http.certificate_fault(f"{made}/{name}.pem", f"{made}/{name}.key") is None
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "fact"),
+    [
+        ("one.pem", "two.key", "the key in {key} is not that of the certificate in {certificate}"),
+        ("one.key", "one.pem", "{both}"),
+        ("nonsense.pem", "one.key", "{both}"),
+        ("one.pem", "nonsense.pem", "{both}"),
+        ("one.pem", "locked.key", "{both}"),
+    ],
+)
+def test_files_that_are_no_certificate_and_its_key_are_a_fault_of_the_project(
+    made: Path, folder: Path, certificate: str, key: str, fact: str
+) -> None:
+    named = {"certificate": f"{made}/{certificate}", "key": f"{made}/{key}"}
+    both = "{certificate} and {key} should be a certificate and its key, both PEM, the key without a passphrase"
+    with pytest.raises(ConfigError) as caught:
+        project.load(folder, [], {"TANDEM_TLS_CERT_FILE": named["certificate"], "TANDEM_TLS_KEY_FILE": named["key"]})
+    said = fact.format(**named, both=both.format(**named))
+    assert caught.value.problems == [f"TANDEM_TLS_CERT_FILE: {said}"]
+
+
+def test_a_file_that_is_not_there_is_told_by_its_setting(made: Path, folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        project.load(folder, [], {"TANDEM_TLS_CERT_FILE": "/none.pem", "TANDEM_TLS_KEY_FILE": str(made / "one.key")})
+    assert caught.value.problems == [
+        'TANDEM_TLS_CERT_FILE: should be the whole path of a file that is there, beginning with /, got "/none.pem"'
+    ]
