@@ -1,5 +1,6 @@
 """The project's folder: what is read from it and what is written to it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -221,7 +222,8 @@ def test_a_key_is_its_files_one_word(folder: Path) -> None:
 
 def test_compose_runs_and_builds_the_images_that_project_names() -> None:
     services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    assert {name: service["image"] for name, service in services.items()} == project.SERVICES
+    always = {name: service["image"] for name, service in services.items() if "profiles" not in service}
+    assert always == project.SERVICES
     built = {name: service["image"] for name, service in services.items() if "build" in service}
     assert built == {service: image for image, service in project.OWN_IMAGES.items()}
 
@@ -233,5 +235,22 @@ def test_no_service_of_ours_may_do_more_than_it_must() -> None:
         assert "cap_add" not in service
     with_socket = [name for name, service in services.items() if "docker.sock" in str(service["volumes"])]
     assert with_socket == ["engine-proxy"]
-    assert [name for name, service in services.items() if "ports" in service] == ["router"]
+    assert [name for name, service in services.items() if "ports" in service] == ["router", "prometheus", "grafana"]
     assert services["engine-proxy"]["network_mode"] == "none"
+
+
+def test_what_watches_is_there_when_asked_for_and_on_this_machine_alone() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    watching = {name: service for name, service in services.items() if "profiles" in service}
+    assert {name: service["profiles"] for name, service in watching.items()} == {
+        "prometheus": ["observe"],
+        "grafana": ["observe"],
+    }
+    for service in watching.values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert re.fullmatch(
+            r"\$\{TANDEM_REGISTRY:\+\$\{TANDEM_REGISTRY:-\}/\}[a-z/]+:v?\d+\.\d+\.\d+", service["image"]
+        )
+    # What Tandem itself needs is in none of their volumes and networks.
+    assert "run:" not in str(watching)
+    assert services["grafana"]["networks"] == ["observe"]

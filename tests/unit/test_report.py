@@ -1,11 +1,13 @@
 """What a person reads and what a script gets about the state of things."""
 
 import json
+from dataclasses import replace
 from textwrap import dedent
 
 import pytest
 
 from orchestrator import report
+from orchestrator.keys import Key
 from orchestrator.states import Container
 from tests.unit.values import container, profile, profiles, project
 
@@ -59,6 +61,18 @@ def seen(*containers: Container) -> dict[str, Container]:
 )
 def test_the_curl_line_can_be_pasted_into_a_shell(address: str, model: str, line: str) -> None:
     assert report.curl(address, model) == line
+
+
+def test_the_curl_line_has_a_place_for_the_key_and_takes_the_routers_own_certificate() -> None:
+    found = profile(served_model_name="qwen")
+    whole = project(found, values={"TANDEM_TLS_CERT_FILE": "/cert.pem", "TANDEM_TLS_KEY_FILE": "/key.pem"})
+    keyed = replace(whole, client_keys=(Key("alice", "a-key-of-alice-and-of-no-other"),))
+    line = (
+        'curl -k -H "Authorization: Bearer KEY" https://localhost:8000/v1/completions '
+        '-H "Content-Type: application/json" -d \'{"model": "qwen", "prompt": "你是谁?"}\''
+    )
+    assert report.ready(keyed, found).splitlines()[-1] == f"  try      {line}"
+    assert report.ready_json(keyed, found)["curl"] == line
 
 
 def test_ready_says_where_with_which_name_and_how_to_try() -> None:

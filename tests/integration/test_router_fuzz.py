@@ -1,0 +1,44 @@
+"""The short form of tests/routing: the corpora, some drawn bodies and request lines, streams, reloads under load."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.checkout import Checkout
+from tests.routing import bed, corpus, forms, lines, queries
+from tests.routing.crowd import crowd
+from tests.routing.fuzz import fuzz
+from tests.routing.idle import idle
+
+pytestmark = pytest.mark.docker
+
+PROJECT = "tandem-test-fuzz"
+BODIES, LINES, SEED = 2_000, 500, 20_261_127
+
+
+@pytest.fixture(scope="module")
+def made(images: Checkout) -> Iterator[bed.Bed]:
+    with bed.running(PROJECT) as running:
+        yield running
+
+
+def test_bodies_go_where_their_server_reads_them_and_lines_nowhere_else(made: bed.Bed) -> None:
+    bodies_of_corpus = sum(1 for _ in (*corpus.cases(), *forms.cases(), *queries.cases()))
+    lines_of_corpus = sum(1 for _ in lines.corpus())
+    wanted = {"total_bodies": bodies_of_corpus + BODIES, "total_lines": lines_of_corpus + LINES}
+    said = "\n".join(fuzz(made, **wanted, start=SEED))
+    assert f"{bodies_of_corpus + BODIES} bodies" in said
+    assert f"{lines_of_corpus + LINES} request lines" in said
+
+
+def test_streams_that_say_little_are_whole_and_in_nobodys_way(made: bed.Bed) -> None:
+    well, said = asyncio.run(idle(made, streams=200, seconds=5, every=1))
+    assert well, said
+
+
+def test_a_reload_each_second_drops_no_stream_of_a_crowd(made: bed.Bed) -> None:
+    tally, reloads = asyncio.run(crowd(made, clients=100, seconds=5, reload_each=1))
+    assert not tally.wrong, tally
+    assert tally.whole >= 100
+    assert reloads >= 3
