@@ -195,6 +195,7 @@ def test_weights_that_are_complete_need_no_hub_for_a_start(pulling: Stack, empty
     assert len(empty.requests()) == before
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_points_it_fetches_what_is_missing_and_no_more(pulling: Stack, empty: Hub) -> None:
     # What is lost each time is what comes in the milliseconds that a process takes to die, some 0.2 MB at this rate: of
     # the 28 GB of a real model it would be a fiftieth of this share.

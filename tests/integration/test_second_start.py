@@ -67,6 +67,7 @@ def kept(stack: Stack) -> dict[str, str]:
     return dict(line.split(" ", maxsplit=1) for line in listed.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_what_one_container_compiled_the_next_one_reads(cached: Stack) -> None:
     assert compiled(cached) == {"hit": 0, "miss": 1}
     first = kept(cached)

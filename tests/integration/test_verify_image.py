@@ -87,6 +87,7 @@ def test_an_image_as_built_is_as_it_should_be(checkout: Checkout) -> None:
     assert containers() == []
 
 
+@pytest.mark.slow
 def test_the_image_for_gpus_has_code_for_an_rtx_4090(checkout: Checkout) -> None:
     if not docker("image", "ls", "--quiet", CUDA):
         assert checkout.tandem("build", "qwen-14b", seconds=BUILD_SECONDS).returncode == 0
@@ -101,6 +102,7 @@ def test_the_image_for_gpus_has_code_for_an_rtx_4090(checkout: Checkout) -> None
         assert facts["code of _C_stable_libtorch"] == "8.9 runs sm_89"
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_a_miss(checkout: Checkout, unpatched: str) -> None:
     found = examine(checkout, unpatched, "cpu")
     assert [name for name, check in found.items() if not check.ok] == [
