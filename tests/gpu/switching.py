@@ -107,8 +107,9 @@ def environment(folder: Path, python_path: str) -> dict[str, str]:
 def control(folder: Path) -> dict[str, dict[str, Any]]:
     """Our own services run this folder's code, whichever their images were built from."""
     docker = folder / "docker"
-    router = [f"{docker}/router/{name}:/etc/nginx/{name}:ro" for name in ("nginx.conf", "start.sh")]
-    router += [f"{path}:/etc/nginx/tandem/{path.name}:ro" for path in sorted((docker / "router").glob("*.js"))]
+    router = [f"{path}:/etc/nginx/{path.name}:ro" for path in sorted((docker / "router").glob("*.conf"))]
+    router += [f"{docker}/router/start.sh:/etc/nginx/start.sh:ro"]
+    router += [f"{path}:/etc/nginx/tandem/{path.name}:ro" for path in sorted((docker / "router").glob("*.lua"))]
     reader = [f"{docker}/vllm/{name}:/opt/tandem/{name}:ro" for name in ("nvml.py", "gpus.py")]
     return {
         "router": {"volumes": router},
@@ -332,7 +333,9 @@ def up(stack: Stack) -> None:
     stack.furnish(share)
     stack.note("share", share)
     stack.run(sys.executable, "-m", "orchestrator", "render")
-    stack.run("docker", "compose", "--profile", "*", "create", "--no-build")
+    # Of our own alone: nobody watches, and the machine may reach no registry.
+    named = [word for name in MODELS for word in ("--profile", name)]
+    stack.run("docker", "compose", *named, "create", "--no-build")
     stack.run("docker", "compose", "up", "-d", "--no-build", "--no-deps", *CONTROL)
     deadline = time.monotonic() + 60
     while True:
