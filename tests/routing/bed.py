@@ -45,7 +45,12 @@ class Bed:
 
     def forsake(self, who: str) -> None:
         """Give up a connection that broke."""
-        self._told.pop(who).close() if who in self._told else None
+        if who in self._told:
+            self._told.pop(who).close()
+
+    def close(self) -> None:
+        for who in self.controls:
+            self.forsake(who)
 
     def seen(self) -> dict[str, dict[str, int]]:
         """Every request line that a stand-in got since forget()."""
@@ -90,9 +95,9 @@ class Bed:
 
     def metrics(self) -> str:
         """What the router counted."""
-        connection = wire.Connection(self.port)
-        connection.send(wire.request("GET", "/-/metrics", [("Authorization", f"Bearer {KEY}")], b""))
-        answer = connection.answer()
+        with contextlib.closing(wire.Connection(self.port)) as connection:
+            connection.send(wire.request("GET", "/-/metrics", [("Authorization", f"Bearer {KEY}")], b""))
+            answer = connection.answer()
         assert answer.status == 200, answer
         return answer.body.decode()
 
@@ -127,7 +132,7 @@ def running(name: str, *, image: str = ROUTER_IMAGE) -> Iterator[Bed]:
             "--opt", "o=mode=1777,size=16m", f"{name}-run")  # fmt: skip
         controls = {who: standin(name, who, "8000") for who in READY}
         controls["activator"] = standin(name, "activator", "/run/tandem/activator.sock")
-        bed = Bed(name, free_port(), controls)
+        bed = ends.enter_context(contextlib.closing(Bed(name, free_port(), controls)))
         for who in controls:
             eventually(lambda who=who: answers(bed, who), seconds=60, what=f"{who} answers")  # type: ignore[misc]
         bed.set_ready(*READY)
@@ -174,8 +179,7 @@ def answers(bed: Bed, who: str) -> bool:
 
 
 def healthy(bed: Bed) -> bool:
-    with contextlib.suppress(OSError, wire.Broken):
-        connection = wire.Connection(bed.port)
+    with contextlib.suppress(OSError, wire.Broken), contextlib.closing(wire.Connection(bed.port)) as connection:
         connection.send(b"GET /health HTTP/1.1\r\nHost: router\r\nConnection: close\r\n\r\n")
         return connection.answer().status == 200
     return False
