@@ -113,6 +113,26 @@ app.command()(cli_switch.status)
 
 
 @app.command()
+def requests(
+    context: typer.Context,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as new lines come.")] = False,
+    tail: Annotated[str, typer.Option(help="How many of the last lines, or all.")] = "200",
+) -> None:
+    """Show what clients asked: a line of JSON for each request that is over."""
+    from orchestrator import commands
+    from orchestrator.errors import TandemError
+
+    if tail != "all" and not (tail.isascii() and tail.isdigit()):
+        raise TandemError(f'--tail: should be a number of lines, or all, got "{tail}"')
+    whole = session.project(context)
+    router = session.engine(whole).containers().get("router")
+    if router is None or router.status != "running":
+        raise TandemError("the router is not up. Start it: python -m orchestrator up")
+    argv = commands.requests(router.name, follow=follow, tail=tail)
+    os.execvp(argv[0], argv)  # noqa: S606 (argv is built by us; Ctrl-C and pipes are docker's to handle)
+
+
+@app.command()
 def logs(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A profile, or router, activator, engine-proxy, gpus.")],

@@ -90,6 +90,13 @@ def hashes(env_files: Iterable[Path]) -> list[str]:
     return [*_compose(env_files, EVERY_PROFILE), "config", "--hash", "*"]
 
 
+def requests(container: str, *, follow: bool, tail: str) -> list[str]:
+    """Show the router's access log, and that of a file which begins anew."""
+    lines = "+1" if tail == "all" else tail
+    return ["docker", "exec", container, "/usr/bin/busybox", "tail", "-n", lines, *(["-F"] if follow else []),
+            "/var/log/tandem/access.log"]  # fmt: skip
+
+
 def logs(container: str, *, follow: bool, tail: str) -> list[str]:
     """Show a container's log."""
     return ["docker", "logs", "--tail", tail, *(["--follow"] if follow else []), container]

@@ -20,7 +20,7 @@ BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/
          "vllm/install/install-packages.sh")  # fmt: skip
 CONFIGURATION = ("nginx.conf", "by-body.conf", "log.conf", "scrape.conf")
 LUA = ("admin", "answers", "body", "choose", "cors", "counts", "form", "keys", "limits", "metrics", "models", "pcre",
-       "routes", "same", "scrape", "tls", "unknown")  # fmt: skip
+       "rotate", "routes", "same", "scrape", "tls", "unknown")  # fmt: skip
 ROUTER = (
     "apt-install.sh",
     *(f"router/{name}" for name in ("Dockerfile", *CONFIGURATION, "start.sh", *(f"{module}.lua" for module in LUA))),

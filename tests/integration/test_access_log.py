@@ -14,7 +14,7 @@ from tests.observe.lab import CHAT, Lab, lab
 
 pytestmark = pytest.mark.docker
 
-LOG = ROOT / "docker/router/log.conf"
+START = ROOT / "docker/router/start.sh"
 KEY, BODY, QUERY = "sk-a-key-of-somebodys", "a-word-of-a-body", "a-word-of-a-query"
 HEAD = (
     f"Host: x\r\nAuthorization: Bearer {KEY}\r\nX-Api-Key: {KEY}\r\nCookie: key={KEY}\r\nConnection: close\r\n".encode()
@@ -134,7 +134,7 @@ def test_every_line_is_json_and_tells_no_secret(images: Checkout) -> None:
         assert re.fullmatch(r"[A-Z]+ [!-~]*|", line["request"])
     # What is written to a pipe in one piece: more of it, and another worker's line comes between.
     assert max(len(line) for line in access.splitlines()) < select.PIPE_BUF
-    (buffer,) = re.findall(r"^access_log .* buffer=(\d+)k ", LOG.read_text(encoding="utf-8"), re.MULTILINE)
+    (buffer,) = re.findall(r"access_log /dev/stdout access buffer=(\d+)k ", START.read_text(encoding="utf-8"))
     assert int(buffer) * 1024 <= select.PIPE_BUF
     for secret in (KEY, BODY, QUERY, "Bearer"):
         assert secret.encode() not in access, secret

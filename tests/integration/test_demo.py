@@ -263,7 +263,7 @@ def test_down_takes_everything_but_the_volumes(demo: Stack) -> None:
     volumes = demo.run(["docker", "volume", "ls", "-q", "-f", "label=com.docker.compose.project=tandem-test"])
     kept = {name.removeprefix("tandem-test_") for name in volumes.stdout.split()}
     # The profiles for GPUs have a container, and so a cache, where an earlier test built their image.
-    assert kept - {"cache-0.32.0-cu130"} == {"cache-0.32.0-cpu", "engine", "gpus", "models", "run", "state"}
+    assert kept - {"cache-0.32.0-cu130"} == {"cache-0.32.0-cpu", "engine", "gpus", "log", "models", "run", "state"}
 
 
 def test_a_profile_named_in_the_env_file_of_the_machine_is_what_compose_starts(demo: Stack) -> None:

@@ -225,8 +225,28 @@ def test_a_request_has_one_id_from_end_to_end(routing: Routing) -> None:
         assert own is not None
         ids.add(own)
     assert len(ids) == 4
-    logs = ["docker", "logs", routing.name]
-    eventually(lambda: '"id":"mine-1.a:b_c"' in routing.stack.run(logs).stdout, seconds=5, what="the id in the log")
+    eventually(lambda: '"id":"mine-1.a:b_c"' in requests(routing), seconds=5, what="the id in the log")
+
+
+def requests(routing: Routing) -> str:
+    """What the command shows."""
+    shown = routing.stack.tandem("requests", "--tail", "all")
+    assert shown.returncode == 0, shown.stderr
+    return str(shown.stdout)
+
+
+def test_a_log_that_is_full_becomes_the_one_before_and_another_begins(routing: Routing) -> None:
+    def asked(name: str) -> None:
+        assert routing.ask("one", X_Request_Id=name)[0] == 200
+        eventually(lambda: f'"id":"{name}"' in requests(routing), seconds=5, what=f"{name} in the log")
+
+    asked("before")
+    log = "/var/log/tandem/access.log"
+    routing.busybox("sh", "-c", f"/usr/bin/busybox yes x | /usr/bin/busybox head -c 21000000 >>{log}")
+    eventually(lambda: len(requests(routing)) < 1_000_000, seconds=15, what="another log")
+    asked("after")
+    assert '"id":"before"' in routing.busybox("grep", "before", f"{log}.1")
+    assert '"id":"before"' not in requests(routing)
 
 
 # What vLLM has and clients may not ask, and other spellings of that and of what they may.

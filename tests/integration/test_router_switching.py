@@ -368,6 +368,7 @@ def test_on_another_address_they_take_the_key(routing: Routing, tmp_path: Path) 
         assert (status, got["by"]) == (200, "activator")
         assert "authorization" not in got["headers"]
         assert KEY not in routing.stack.run(["docker", "logs", routing.name]).stdout
+        assert KEY not in routing.busybox("cat", "/var/log/tandem/access.log")
         # A key that the router may not read opens nothing, and says what is wrong.
         path.chmod(0o000)
         status, said = routing.send("GET", "/-/status", Authorization=f"Bearer {KEY}")

@@ -68,7 +68,7 @@ class Machine:
         }
         options = [
             *self._mount("tandem", bench_nginx.moved(shipped, port, free_port)),
-            "--tmpfs", "/run/tandem:mode=1777", "--volume", f"{ROUTES}:/etc/tandem:ro",
+            "--tmpfs", "/run/tandem:mode=1777", "--volume", f"{ROUTES}:/etc/tandem:ro", "--volume", "/var/log/tandem",
             "--volume", "/dev/null:/run/secrets/admin-key:ro", "--env", "TANDEM_BIND=127.0.0.1",
         ]  # fmt: skip
         with self._container("tandem", options, []):

@@ -83,6 +83,14 @@ TWO = [Path("/etc/tandem one.env"), Path("/etc/two.env")]
             "docker logs --tail 200 tandem-qwen-14b",
         ),
         (
+            commands.requests("tandem-router", follow=False, tail="all"),
+            "docker exec tandem-router /usr/bin/busybox tail -n +1 /var/log/tandem/access.log",
+        ),
+        (
+            commands.requests("tandem-router", follow=True, tail="9"),
+            "docker exec tandem-router /usr/bin/busybox tail -n 9 -F /var/log/tandem/access.log",
+        ),
+        (
             commands.logs("tandem-qwen-14b", follow=True, tail="all"),
             "docker logs --tail all --follow tandem-qwen-14b",
         ),

@@ -343,6 +343,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "up",
         "down",
         "status",
+        "requests",
         "logs",
         "sleep-test",
         "doctor",
