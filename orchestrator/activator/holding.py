@@ -45,7 +45,7 @@ def asked(path: str, body: bytes, *, form: bool) -> tuple[bool, str]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(said, dict):
-        raise ValueError("it is no object") from None
+        raise ValueError("it is no object")
     name = said.get("model")
     return said.get("stream") is True and path in STREAMING, name if isinstance(name, str) else ""
 

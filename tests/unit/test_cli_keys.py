@@ -10,7 +10,7 @@ from orchestrator import keyfile, keys
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.keys import Key
 from tests.unit.test_main import MODELS, VERSIONS, tandem
-from tests.unit.values import profile
+from tests.unit.values import in_order, profile
 from tests.unit.values import project as whole
 
 LONG = "0123456789abcdef"
@@ -25,16 +25,9 @@ COUNT = "concurrent: should be a number of requests at once, such as 4"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small project that is in order, with the folder for keys."""
-    for name, text in (
-        ("models.toml", MODELS),
-        ("compose.yaml", "name: tandem\n"),
-        ("docker/vllm/versions.toml", VERSIONS),
-        ("docker/router/keys/.gitignore", "*\n"),
-        ("demo/config.json", "{}"),
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    ignored = in_order(tmp_path, MODELS, VERSIONS) / "docker/router/keys/.gitignore"
+    ignored.parent.mkdir(parents=True)
+    ignored.write_text("*\n", encoding="utf-8")
     return tmp_path
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.standins.activator import StandIn, running
-from tests.unit.values import ROOT
+from tests.unit.values import ROOT, in_order
 
 MODELS = '[models.demo]\nmodel = "./demo"\nimage = "cpu"\n'
 TWO = MODELS + '[models.other]\nmodel = "./demo"\nimage = "cpu"\n'
@@ -38,16 +38,7 @@ def tandem(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small project that is in order."""
-    for name, text in (
-        ("models.toml", MODELS),
-        ("compose.yaml", "name: tandem\n"),
-        ("docker/vllm/versions.toml", VERSIONS),
-        ("demo/config.json", "{}"),
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return tmp_path
+    return in_order(tmp_path, MODELS, VERSIONS)
 
 
 def raising(statement: str) -> str:

@@ -9,7 +9,7 @@ import yaml
 from orchestrator import project
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.render import NOTICE, File
-from tests.unit.values import CPU, ROOT, profile
+from tests.unit.values import CPU, ROOT, in_order, profile
 from tests.unit.values import project as whole
 
 VERSIONS = (
@@ -22,16 +22,7 @@ MODELS = '[models.a]\nmodel = "org/a"\ngpus = [0]\n[models.demo]\nmodel = "./dem
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A project's folder with all that `load` reads."""
-    for name, text in (
-        ("models.toml", MODELS),
-        ("compose.yaml", "name: tandem\n"),
-        ("docker/vllm/versions.toml", VERSIONS),
-        ("demo/config.json", "{}"),
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return tmp_path
+    return in_order(tmp_path, MODELS, VERSIONS)
 
 
 def faults(folder: Path, **shell: str) -> list[str]:

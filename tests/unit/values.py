@@ -28,6 +28,20 @@ max_model_len = 16384
 """
 
 
+def in_order(folder: Path, models: str, versions: str) -> Path:
+    """Put into a folder all that a project with these models and versions is loaded from."""
+    for name, text in (
+        ("models.toml", models),
+        ("compose.yaml", "name: tandem\n"),
+        ("docker/vllm/versions.toml", versions),
+        ("demo/config.json", "{}"),
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
 def script(path: str) -> ModuleType:
     """A script of the project that is no part of a package, such as docker/vllm/gate.py."""
     spec = spec_from_file_location(Path(path).stem.replace("-", "_"), ROOT / path)
