@@ -38,15 +38,19 @@ class Locks:
             except OSError as error:
                 self._say(f"no lock for GPU {gpu}: {error}")
                 continue
-            self._held.append(lock)
             waiting.until(functools.partial(_blocked, lock, gpu), self._say, INTERVAL)
+            self._held.append(lock)
+            # Of one that was killed the name is still there.
             os.truncate(lock, 0)
             os.pwrite(lock, name.encode(), 0)
 
     def let_go(self) -> None:
         """Give back what is held; a second call does nothing."""
         while self._held:
-            os.close(self._held.pop())
+            lock = self._held.pop()
+            # Or the next one's name would be this one's until that is written.
+            os.truncate(lock, 0)
+            os.close(lock)
 
 
 def _open(path: Path) -> int:
@@ -71,5 +75,6 @@ def _blocked(lock: int, gpu: int) -> str | None:
         if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
             raise
         holder = os.pread(lock, 200, 0).decode(errors="replace")
-        return f"GPU {gpu}: {holder or 'another server'} is starting on it"
+        # One that has the lock writes its name next.
+        return f"GPU {gpu}: {holder} is starting on it" if holder else ""
     return None
