@@ -39,6 +39,7 @@ GATING = tuple(
 )
 VLLM = (
     *BELOW,
+    "vllm/collector.pth",
     "vllm/gate.py",
     *GATING,
     "vllm/healthcheck.py",

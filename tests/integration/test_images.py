@@ -97,6 +97,11 @@ def test_packages_are_byte_compiled(cuda: Checkout, images: Checkout, image: str
     assert compiled >= sources * 0.99
 
 
+@pytest.mark.parametrize("image", [CUDA, CPU])
+def test_python_looks_for_cycles_rarely(cuda: Checkout, images: Checkout, image: str) -> None:
+    assert inside(cuda, image, "python -c 'import gc; print(gc.get_threshold())'").strip() == "(50000, 10, 10)"
+
+
 @pytest.mark.parametrize("image", [CUDA, CPU, ROUTER, ACTIVATOR])
 def test_nothing_of_the_machine_that_built_it_stays_in_a_layer(cuda: Checkout, images: Checkout, image: str) -> None:
     from orchestrator import host
