@@ -57,7 +57,8 @@ HOUR = 3600.0
 KEPT = ("NCCL_", "NVSHMEM_", "TORCH_", "CUDA_", "LD_LIBRARY_PATH", "VLLM_", "STANDIN_", "TANDEM_STANDIN_")
 # Of a server's log: what a start spent its time on.
 TELLING = re.compile(
-    r"took|finished in|seconds|Starting|Initializ|Using|CUDA graph|KV cache|tandem:|rror|backed up|startup"
+    r"took|AOT|load failure|finished in|seconds|Starting|Initializ|Using|CUDA graph|KV cache|tandem:|rror|backed up|"
+    r"startup"
 )
 NOISE = re.compile(r"GET /|POST /|it/s|Loading safetensors|Worker_TP1")
 
@@ -81,13 +82,13 @@ class BrokenError(Exception):
 # --- the project's copy -----------------------------------------------------------------------------------------------
 
 
-def models_toml(share: float, *, eager: bool) -> str:
-    """The two profiles of models.toml, with random weights and sleep."""
+def models_toml(share: float, more: str, *, eager: bool) -> str:
+    """The two profiles of models.toml, with random weights and sleep, and more arguments for vLLM."""
     text = f"[defaults]\ngpus = {list(GPUS)}\ntensor_parallel_size = {len(GPUS)}\nmax_model_len = {LENGTH}\n"
     text += f'gpu_memory_utilization = {share}\nsleep = "auto"\n' + "enforce_eager = true\n" * eager
     for name in MODELS:
         text += f'\n[models.{name}]\nmodel = "./switching/models/{name}"\n' + 'dtype = "half"\n' * ("awq" in name)
-        text += f'args = {{load-format = "dummy", {SMALL}}}\n'
+        text += f'args = {{load-format = "dummy", {", ".join(filter(None, (SMALL, more)))}}}\n'
     return text
 
 
@@ -101,7 +102,8 @@ def environment(folder: Path, python_path: str) -> dict[str, str]:
     told = {key: value for key, value in os.environ.items() if key.startswith(KEPT)}
     path = f"/switching/bin:{os.environ['PATH']}"
     ours = {"PATH": path, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "HOME": "/tmp"}
-    return caches() | ours | ({"PYTHONPATH": python_path} if python_path else {}) | told
+    ours["PYTHONPATH"] = ":".join(filter(None, ("/switching/site", python_path)))
+    return caches() | ours | told
 
 
 def control(folder: Path) -> dict[str, dict[str, Any]]:
@@ -135,7 +137,7 @@ def override(words: argparse.Namespace, folder: Path) -> str:
             "volumes": [
                 *(path if ":" in path else f"{path}:{path}:ro" for path in words.mount),
                 f"{folder}/docker/vllm:/opt/tandem:ro",
-                f"{folder}/switching/bin:/switching/bin:ro",
+                *(f"{folder}/switching/{name}:/switching/{name}:ro" for name in ("bin", "site")),
             ],
         }
     services: dict[str, dict[str, Any]] = {**dict.fromkeys(MODELS, server), **control(folder)}
@@ -190,13 +192,17 @@ class Stack:
         """Copy the project and put the two models in."""
         left_out = shutil.ignore_patterns(".git", ".venv", ".gpu", ".*_cache", "__pycache__", ".env", "*.whl")
         shutil.copytree(ROOT, self.folder, ignore=left_out, dirs_exist_ok=True)
-        (self.folder / "models.toml").write_text(models_toml(share, eager=self.words.eager))
+        (self.folder / "models.toml").write_text(models_toml(share, self.words.args, eager=self.words.eager))
         (self.folder / "switching/models").mkdir(parents=True, exist_ok=True)
         for name in MODELS:
             place = self.folder / "switching/models" / name
             if not place.exists():
                 fit.folder(place, fit.SHAPES[name][0])
         (self.folder / "switching/none.crt").touch()
+        # What the image has in its site-packages; a line of a .pth file is Python.
+        site = self.folder / "switching/site/sitecustomize.py"
+        site.parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "docker/vllm/collector.pth", site)
         program = self.folder / "switching/bin/vllm"
         program.parent.mkdir(exist_ok=True)
         command = os.environ.get("VLLM", "python3 -m vllm.entrypoints.cli.main")
@@ -533,6 +539,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--project", default="tandem-gpu", help="the Compose project")
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--card", type=float, default=28, help="GiB that shall be left of each card")
+    parser.add_argument("--args", default="", metavar="TOML", help="more for vLLM: 'max-cudagraph-capture-size = 64'")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs: starts take a minute less")
     parser.add_argument("--share", type=float, help="what a server claims of the cards as they are")
     parser.add_argument("--mount", nargs="*", default=[], metavar="PATH", help="the machine's folders, for servers")
