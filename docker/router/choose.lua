@@ -19,11 +19,11 @@ local function to_activator(service, way)
   local var = ngx.var
   counts.stop(service)
   var.tandem_held = service
-  var.tandem_to = "activator"
   var.tandem_way = way
 end
 
-local function to_service(service)
+-- Gives a request to a model's server, or to the activator, at a location of its own.
+local function to_service(service, activator)
   local var = ngx.var
   var.tandem_service = service
   -- Counted before the look: whoever closes the route and then reads the counts misses no request.
@@ -31,19 +31,20 @@ local function to_service(service)
   var.tandem_way = "server"
   local address = routes.address(service)
   if not address then
-    return to_activator(service, "activator")
+    to_activator(service, "activator")
+    return ngx.exec(activator or "@activator")
   end
-  ngx.ctx.address = address
-  var.tandem_to = "servers"
+  -- nginx forgets it when it goes to another location: while it is there, the server has the request.
+  ngx.ctx.open = { address = address, service = service }
 end
 
-local function to_model(name)
+local function to_model(name, activator)
   local service = routes.service(name)
   if not service then
     return unknown.fail(name)
   end
   ngx.var.tandem_model = name
-  return to_service(service)
+  return to_service(service, activator)
 end
 
 -- For what names no model, and needs none: vLLM answers for its own.
@@ -123,12 +124,12 @@ function M.by_query()
     return fail(400, "model_required", "Name a model once in the address: " .. ngx.var.uri .. "?model=" ..
       routes.models[1].id .. ".", "model")
   end
-  return to_model(name)
+  return to_model(name, "@activator_socket")
 end
 
 -- For the upstream `servers`: where the chosen one is.
 function M.balance()
-  local address = ngx.ctx.address
+  local address = ngx.ctx.open.address
   assert(balancer.set_current_peer(address.host, address.port))
 end
 
@@ -164,11 +165,19 @@ function M.again()
     "if not, 'python -m orchestrator logs activator' shows why.")
 end
 
--- nginx logs every request exactly once, when it is over, however it ended.
+-- nginx logs every request exactly once, when it is over, however it ended. Gives the model's name, as it was asked for,
+-- and the way.
 function M.over()
-  if ngx.var.tandem_way == "server" then
-    counts.stop(ngx.var.tandem_service)
+  local var, open = ngx.var, ngx.ctx.open
+  if open then
+    counts.stop(open.service)
+    return var.tandem_model, "server"
   end
+  local way = var.tandem_way
+  if way == "server" then
+    counts.stop(var.tandem_service)
+  end
+  return var.tandem_model, way
 end
 
 return M

@@ -45,13 +45,15 @@ local function recount(name)
   end
 end
 
--- When a request is over, however it ended. $tandem_key names its key where it had one, and then it was counted.
+-- When a request is over, however it ended. $tandem_key names its key where it had one, and then it was counted. Gives the
+-- name, "" of one with none.
 function M.ended()
   local name = ngx.var.tandem_key
   if name ~= "" then
     dict:incr(held(name, ngx.worker.pid()), -1)
     dict:incr("total " .. name, -1)
   end
+  return name
 end
 
 -- Counts a request of a key from now on; true when that makes it one too many.

@@ -96,12 +96,12 @@ local function last_of(times)
   return times and (tonumber(times) or tonumber(match(times, "[0-9.]+$") or ""))
 end
 
--- In the log phase, which each request has once, however it ended.
-function M.count()
+-- In the log phase, which each request has once, however it ended: by the name it asked for, who was asked, and its key.
+function M.count(name, way, key)
   local var, status = ngx.var, ngx.status
-  local model = names[var.tandem_model] or ""
+  local model = names[name] or ""
   local counts = mine[model] or of_model(model)
-  one_more(counts.requests, var.tandem_way or "", status)
+  one_more(counts.requests, way, status)
   observe(counts.seconds, max(now() - started(), 0))
   local first = last_of(var.upstream_header_time)
   if first then
@@ -109,8 +109,7 @@ function M.count()
   end
   counts.received = counts.received + (tonumber(var.request_length) or 0)
   counts.sent = counts.sent + (tonumber(var.bytes_sent) or 0)
-  local key = var.tandem_key
-  if key and key ~= "" then
+  if key ~= "" then
     one_more(keyed, key, status)
   end
 end

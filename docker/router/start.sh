@@ -71,7 +71,9 @@ listening() {
 # Whoever may ask a model may give it adapters from its own folders then.
 adapters() {
     if [ "$1" != yes ]; then return; fi
-    printf 'location = /v1/%s {\n    include by-body.conf;\n}\n' load_lora_adapter unload_lora_adapter
+    for path in /v1/load_lora_adapter /v1/unload_lora_adapter; do
+        printf 'location = %s {\n    include by-body.conf;\n    proxy_pass http://servers%s;\n}\n' "$path" "$path"
+    done
 }
 
 # A file where there is a place for it: lines that go through Docker's daemon cost it as much time as the requests cost
