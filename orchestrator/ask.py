@@ -164,12 +164,16 @@ def silent(error: http.SilentError) -> str:
     return f"the activator does not answer: {error}\n  Its log: python -m orchestrator logs activator"
 
 
+def lines(whole: Project) -> Lines:
+    """What asks the router of a project, and trusts its certificate where it has one."""
+    return functools.partial(http.lines, certificate=whole.settings.get("TANDEM_TLS_CERT_FILE"))
+
+
 def activator(whole: Project) -> Activator:
     """The activator of a project. Raises ConfigError when its key cannot be read."""
     settings = whole.settings
-    lines = functools.partial(http.lines, certificate=settings.get("TANDEM_TLS_CERT_FILE"))
     key = project.admin_key(settings)
-    return Activator(settings.address, key, client_key=whole.client_key, shut=settings.shut, lines=lines)
+    return Activator(settings.address, key, client_key=whole.client_key, shut=settings.shut, lines=lines(whole))
 
 
 def _told(line: str) -> Told | None:

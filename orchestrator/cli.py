@@ -16,6 +16,7 @@ from orchestrator import (
     cli_images,
     cli_keys,
     cli_measure,
+    cli_proof,
     cli_switch,
     cli_verify,
     cli_weights,
@@ -103,7 +104,7 @@ app.command()(cli_images.build)
 app.command()(cli_images.images)
 app.command()(cli_verify.verify_image)
 app.command()(cli_weights.pull)
-app.command()(cli_weights.verify)
+app.command()(cli_proof.verify)
 app.add_typer(cli_weights.app, name="models")
 
 

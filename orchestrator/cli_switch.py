@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from orchestrator import session
+from orchestrator.cli_proof import Plumbing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,13 +114,19 @@ def up(
     context: typer.Context,
     name: OptionalName = None,
     force: Annotated[bool, typer.Option("--force", help="Try it though the model cannot fit.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then ask it whether it is right, as 'verify' does; exit 1 if it is not.")
+    ] = False,
+    plumbing: Plumbing = False,
     as_json: Json = False,
 ) -> None:
     """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
     from orchestrator import ask, project, report, view
-    from orchestrator.errors import ConfigError
+    from orchestrator.errors import ConfigError, TandemError
     from orchestrator.executor import Executor
 
+    if plumbing and not verify:
+        raise TandemError("--plumbing: is about how a model is verified; give --verify too")
     whole = session.project(context)
     engine, activator = session.engine(whole), ask.activator(whole)
     try:
@@ -140,7 +147,33 @@ def up(
         session.say("interrupted")
         session.say(report.running(engine.containers(), activator.status()))
         raise typer.Exit(130) from None
+    if verify:
+        _verified(whole, target, plumbing=plumbing, as_json=as_json)
+        return
     print(json.dumps(report.ready_json(whole, target)) if as_json else report.ready(whole, target))
+
+
+def _verified(whole: "Project", target: "Profile", *, plumbing: bool, as_json: bool) -> None:
+    """Say that a model is up, and whether it is right. Exits with 1 when it is not, and leaves it up."""
+    from orchestrator import cli_proof, report
+    from orchestrator.proof import result
+
+    if not as_json:
+        # At once: what comes next takes a minute, in which it can be used.
+        print(report.ready(whole, target), flush=True)
+    try:
+        found = cli_proof.prove(whole, target, plumbing=plumbing)
+    except KeyboardInterrupt:
+        session.say(f"interrupted; {target.name} is up, and was not asked to the end")
+        raise typer.Exit(130) from None
+    if as_json:
+        values = {**report.ready_json(whole, target), "verify": result.values(found)}
+        print(json.dumps(values, ensure_ascii=False))
+    else:
+        print()
+        cli_proof.show(found, as_json=False)
+    if not found.passed:
+        raise typer.Exit(1)
 
 
 def down(

@@ -1,4 +1,4 @@
-"""The commands about weights: pull, verify, models."""
+"""The commands about weights: pull, verify --weights, models."""
 
 import json
 import os
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.pulls import Event
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Name = Annotated[str, typer.Argument(help="A profile of models.toml, or a name that clients send.")]
 app = typer.Typer(
     help="List the models' weights, or remove some.", rich_markup_mode=None, pretty_exceptions_enable=False
 )
@@ -125,8 +124,8 @@ def _pin(whole: "Project", engine: "Engine", profile: "Profile") -> str:
     return build.image
 
 
-def verify(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Hash a model's weights again; exit 1 when a file is not as it was pulled."""
+def hash_again(context: typer.Context, name: str, *, as_json: bool) -> None:
+    """Hash a model's weights again, for `verify --weights`; raises TandemError when a file is not as it was pulled."""
     from orchestrator import view_pull
     from orchestrator.errors import TandemError
     from orchestrator.weights import Weights

@@ -179,6 +179,19 @@ def test_the_official_client_talks_to_it_streamed_and_not(demo: Stack) -> None:
             client.completions.create(model="gpt-4", prompt="Hi")
 
 
+def test_verify_finds_the_model_right_but_for_words_that_it_never_learned(demo: Stack) -> None:
+    done = demo.tandem("verify", "demo", "--plumbing", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = json.loads(done.stdout)
+    assert {row["name"]: row["state"] for row in shown["checks"]} == {
+        **dict.fromkeys(["listed", "completions", "8 at once", "chat", "max_tokens", "stop", "streaming"], "ok"),
+        **dict.fromkeys(["long prompt", "too long"], "ok"),
+        **dict.fromkeys(["not empty", "no loop", "clean text", "language", "own answers", "sleep"], "skipped"),
+    }
+    assert json.loads((demo.folder / ".tandem/verify/demo.json").read_text(encoding="utf-8")) == shown
+    assert state(demo, "demo") == "ready"
+
+
 @pytest.mark.parametrize("path", ["/sleep", "/metrics", "/docs", "/openapi.json", "/v1/../sleep", "/server_info", "/"])
 def test_what_is_not_a_clients_business_is_not_there(demo: Stack, path: str) -> None:
     status, answer = demo.ask(path)

@@ -298,11 +298,11 @@ def flip(stack: Stack, name: str) -> None:
 def test_verify_finds_a_flipped_bit_and_the_next_pull_fetches_that_file_alone(pulling: Stack, empty: Hub) -> None:
     files = empty.make("Tandem/two", a=2 * MEGABYTE, sub__b=3 * MEGABYTE)
     pulled(pulling, "two")
-    good = pulling.tandem("verify", "two")
+    good = pulling.tandem("verify", "two", "--weights")
     assert good.returncode == 0, good.stderr
     assert "Tandem/two is as it was pulled: 3 files, 5.0 MB" in good.stderr
     flip(pulling, "Tandem/two/sub/b.safetensors")
-    said = fault(pulling.tandem("verify", "two"), 1)
+    said = fault(pulling.tandem("verify", "two", "--weights"), 1)
     assert said.startswith("Tandem/two is damaged: sub/b.safetensors. It is not served any more; ")
     # Whoever starts a server by hand gets none either.
     served = pulling.compose("--profile", "two", "run", "--rm", "--no-deps", "-T", "two")
@@ -476,7 +476,7 @@ def test_a_volume_that_is_not_there_yet_is_made_and_filled(pulling: Stack, empty
     empty.make("Tandem/two", model=MEGABYTE)
     volume = {"TANDEM_MODELS": "models"}
     pulled(pulling, "two", **volume)
-    assert pulling.tandem("verify", "two", **volume).returncode == 0
+    assert pulling.tandem("verify", "two", "--weights", **volume).returncode == 0
     rows = {r["profile"]: r["state"] for r in json.loads(pulling.tandem("models", "--json", **volume).stdout)["models"]}
     assert (rows["two"], rows["small"]) == ("complete", "missing")
     assert pulling.tandem("models", "remove", "two", **volume).returncode == 0

@@ -53,6 +53,12 @@ PURE = {
     "fit.ways",
     "fit.weights",
     "fit.words",
+    "proof.answers",
+    "proof.checks",
+    "proof.prompts",
+    "proof.result",
+    "proof.texts",
+    "proof.wording",
     "switch.backoff",
     "switch.belief",
     "switch.history",
@@ -79,6 +85,7 @@ HARMLESS = {
     "textwrap",
     "tomllib",
     "typing",
+    "unicodedata",
 }
 EFFECTS = {"open", "print", "input", "exec", "eval", "__import__"}
 

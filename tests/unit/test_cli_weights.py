@@ -1,4 +1,4 @@
-"""pull, verify and models: what is asked for, what is refused before Docker is, and what is shown."""
+"""pull, verify --weights and models: what is asked for, what is refused before Docker is, and what is shown."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -76,8 +76,8 @@ DOWN = {"DOCKER_HOST": "unix:///nobody"}
         (["pull", "nobody"], "nobody: no such profile; models.toml has: demo"),
         (["pull", "demo", "--limit-rate", "fast"],
          '--limit-rate: should be bytes a second such as 5M or 800k, got "fast"'),
-        (["verify", "nobody"], "nobody: no such profile; models.toml has: demo"),
-        (["verify", "demo"], "demo: ./demo is not pulled, so nothing is known to check it by"),
+        (["verify", "--weights", "nobody"], "nobody: no such profile; models.toml has: demo"),
+        (["verify", "demo", "--weights"], "demo: ./demo is not pulled, so nothing is known to check it by"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_an_error_line_and_needs_no_docker(folder: Path, argv: list[str], error: str) -> None:

@@ -99,7 +99,7 @@ def sync(folder: Path) -> None:
 def whole(folder: Path) -> Model | None:
     """Read the manifest of a folder whose files all have the sizes that it names; None when it is not whole.
 
-    Sizes alone: a start must not read 28 GB. What they cannot show, `verify` does.
+    Sizes alone: a start must not read 28 GB. What they cannot show, `verify NAME --weights` does.
     """
     model = read(folder / NAME)
     if model is None or set(model.checked) != set(model.files):

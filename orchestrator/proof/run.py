@@ -1,0 +1,198 @@
+"""Asks a model one thing after another, and gives a row for each; what is right is for checks.py to say."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from orchestrator.profiles import Profile
+from orchestrator.proof import checks, prompts, wording
+from orchestrator.proof.answers import Answer
+from orchestrator.proof.asking import LONG_SECONDS, Asker, Tokens
+from orchestrator.proof.checks import Check, Twice
+from orchestrator.proof.prompts import CAPITALS, QUESTIONS, Question
+
+# How often what is compared token by token is asked again when it differs. The first request of a prompt computes
+# what later ones find in the prefix cache, in other batches, so that a near tie between two tokens may end otherwise.
+TRIES = 3
+# A prompt counts as close to the limit within so many tokens, and is looked for so many times.
+CLOSE, LOOKS = 8, 12
+# What a prompt beyond the limit has more than it.
+BEYOND = 64
+
+
+class _Step(NamedTuple):
+    names: tuple[str, ...]
+    doing: str
+    take: Callable[[], list[Check]]
+
+
+class Proof:
+    """One run of all checks. sleep makes its row, which only it knows how."""
+
+    def __init__(
+        self,
+        asker: Asker,
+        profile: Profile,
+        say: Callable[[str], None],
+        sleep: Callable[[], Check],
+        *,
+        plumbing: bool,
+    ) -> None:
+        self._asker = asker
+        self._profile = profile
+        self._say = say
+        self._sleep = sleep
+        self._words = not plumbing
+        self._answers: dict[Question, Answer] = {}
+        self._alone: dict[str, Answer] = {}
+        self._limit: int | None = None
+        # Whether it chats: a model that was never taught to is asked in another form.
+        self._chats = True
+        # Why nothing more is asked; "" while it can be.
+        self._over = ""
+
+    def rows(self) -> list[Check]:
+        """Ask, and judge. Raises UnaskedError when the model is not up, or leaves for another one meanwhile."""
+        self._asker.require()
+        rows: list[Check] = []
+        for step in self._steps():
+            self._over = self._over or self._asker.died()
+            if self._over:
+                rows += [Check(name, "skipped", f"not asked: {self._over}") for name in step.names]
+                continue
+            self._say(f"{self._profile.name}: {step.doing}")
+            rows += step.take()
+        rows += wording.words(self._answers) if self._words else [_unjudged(name) for name in wording.NAMES]
+        return sorted(rows, key=lambda row: row.name == "sleep")
+
+    def _steps(self) -> Iterable[_Step]:
+        once = f"{len(CAPITALS)} at once"
+        yield _Step(("listed",), "looking for its names", self._listed)
+        yield _Step(("completions",), "completions, one after another", self._completions)
+        yield _Step((once,), f"{len(CAPITALS)} completions at once", self._at_once)
+        yield _Step(("chat",), "chats, in English and in Chinese", self._chat)
+        yield _Step(("max_tokens", "stop", "streaming"), "streams, and where answers end", self._ends)
+        if self._profile.reasoning_parser:
+            yield _Step(("reasoning",), "its reasoning", self._reasoning)
+        if self._profile.tool_call_parser:
+            yield _Step(("tool calls",), "a tool call", self._tools)
+        yield _Step(("long prompt", "too long"), "a prompt as long as it takes, and a longer one", self._long)
+        yield _Step(("sleep",), "its sleep", lambda: [self._sleep()])
+
+    def _listed(self) -> list[Check]:
+        names = self._profile.names
+        short = {"prompt": "Hi", "max_tokens": 1, "temperature": 0}
+        aliases = {name: self._asker.completion(short, name=name) for name in names[1:]}
+        self._limit = self._asker.tokens("Hi").limit
+        return [checks.listed(self._asker.models(), names, aliases)]
+
+    def _completions(self) -> list[Check]:
+        for country in CAPITALS:
+            self._alone[country] = self._asker.completion(prompts.capital(country))
+            if self._alone[country].silent:
+                # What hangs once hangs again: to wait for it each time takes hours and tells nothing.
+                self._over = self._asker.died() or "it does not answer completions"
+                break
+        return [checks.answers("completions", self._alone.values())]
+
+    def _at_once(self) -> list[Check]:
+        asks = [partial(self._asker.completion, prompts.capital(country)) for country in CAPITALS]
+        together = dict(zip(CAPITALS, self._asker.together(asks), strict=True))
+        return [checks.at_once(self._alone, together, words=self._words)]
+
+    def _chat(self) -> list[Check]:
+        """Ask one question alone, which may tell that the model does not chat, and the others at once."""
+        first, *others = QUESTIONS
+        answer = self._question(first)
+        self._chats = not checks.no_chat(answer)
+        self._answers[first] = answer if self._chats else self._question(first)
+        found = self._asker.together([partial(self._question, question) for question in others])
+        self._answers |= dict(zip(others, found, strict=True))
+        if not self._chats:
+            return [Check("chat", "warn", f"it is no model for chats: {answer.fault}")]
+        return [checks.answers("chat", self._answers.values())]
+
+    def _question(self, question: Question) -> Answer:
+        if self._chats:
+            return self._asker.chat(prompts.chat(question.text, self._room))
+        return self._asker.completion(prompts.plainly(question.text, self._room))
+
+    @property
+    def _room(self) -> int:
+        """How many tokens an answer may have: enough to think first, and never more than half of the context."""
+        wanted = prompts.THOUGHT if self._profile.reasoning_parser else prompts.SENTENCES
+        limit = self._limit or self._profile.max_model_len
+        return min(wanted, limit // 2) if limit else wanted
+
+    def _ends(self) -> list[Check]:
+        """Judge an answer of a fixed length: its length, stopped in its middle, and streamed; and a chat streamed."""
+        told = [self._twice("completions", self._asker.completion, self._asker.completion_stream, prompts.tale())]
+        if self._chats:
+            body = prompts.chat(QUESTIONS[-1].text, min(prompts.CUT, self._room))
+            told.append(self._twice("chat", self._asker.chat, self._asker.chat_stream, body))
+        whole = told[0][-1].whole
+        stop, tries = checks.word_of(whole.text), list[Answer]()
+        while stop and len(tries) < TRIES and not (tries and checks.stopped(stop, tries[-1])):
+            tries.append(self._asker.completion(prompts.tale(stop=[stop])))
+        return [checks.length(whole), checks.stopping(stop, tries), checks.streaming(told)]
+
+    def _twice(
+        self,
+        what: str,
+        whole: Callable[[Mapping[str, Any]], Answer],
+        stream: Callable[[Mapping[str, Any]], Answer],
+        body: Mapping[str, Any],
+    ) -> list[Twice]:
+        tries: list[Twice] = []
+        while not tries or (len(tries) < TRIES and tries[-1].comparable and not tries[-1].same):
+            tries.append(Twice(what, whole(body), stream(body)))
+        return tries
+
+    def _reasoning(self) -> list[Check]:
+        return [checks.reasoning(self._answers[QUESTIONS[0]])]
+
+    def _tools(self) -> list[Check]:
+        return [checks.tools(self._asker.chat(prompts.weather(self._room)))]
+
+    def _long(self) -> list[Check]:
+        found = self._asker.tokens("Hi")
+        limit = found.limit or self._profile.max_model_len
+        if found.fault or limit is None:
+            why = found.fault or "neither /tokenize nor models.toml tells how long a prompt may be"
+            return [Check(name, "miss" if found.fault else "skipped", why) for name in ("long prompt", "too long")]
+        size, text = self._filled(limit - prompts.SHORT)
+        if not text:
+            why = f"no prompt could be made of {limit - prompts.SHORT} tokens or a few less"
+            return [Check(name, "skipped", why) for name in ("long prompt", "too long")]
+        body = {"prompt": text, "max_tokens": prompts.SHORT, "temperature": 0}
+        answer = self._asker.completion(body, seconds=LONG_SECONDS)
+        fault = wording.broken(answer) if answer.ok else ""
+        row = checks.long(answer, size, limit, fault, words=self._words)
+        self._over = self._asker.died()
+        if self._over:
+            return [row, Check("too long", "skipped", f"not asked: {self._over}")]
+        # As many characters more as so many tokens have here.
+        more = prompts.long(len(text) + (prompts.SHORT + BEYOND) * (len(text) // max(size, 1) + 1))
+        beyond = self._asker.tokens(more)
+        over = self._asker.completion({**body, "prompt": more, "max_tokens": 1}, seconds=LONG_SECONDS)
+        return [row, checks.too_long(over, beyond.count, limit)]
+
+    def _filled(self, target: int) -> tuple[int, str]:
+        """Find a prompt of at most so many tokens, and hardly fewer: how many, and the prompt."""
+        # To begin with, what English has: about 3 characters a token, with so many numbers in it.
+        length, best = 3 * target, (0, "")
+        for _ in range(LOOKS):
+            text = prompts.long(length)
+            found: Tokens = self._asker.tokens(text)
+            if best[0] < found.count <= target:
+                best = (found.count, text)
+            gap = target - found.count
+            if found.fault or 0 <= gap <= CLOSE:
+                break
+            # Past a target by little: aim at the middle of what counts as close.
+            length += round((gap - CLOSE / 2) * len(text) / max(found.count, 1))
+        return best
+
+
+def _unjudged(name: str) -> Check:
+    return Check(name, "skipped", "words are not judged: --plumbing")
