@@ -160,9 +160,11 @@ class Proof:
         if found.fault or limit is None:
             why = found.fault or "neither /tokenize nor models.toml tells how long a prompt may be"
             return [Check(name, "miss" if found.fault else "skipped", why) for name in ("long prompt", "too long")]
-        size, text = self._filled(limit - prompts.SHORT)
-        if not text:
-            why = f"no prompt could be made of {limit - prompts.SHORT} tokens or a few less"
+        target = limit - prompts.SHORT
+        size, text = self._filled(target)
+        if not text or target - size > BEYOND:
+            # Of half the length it would prove nothing.
+            why = f"no prompt of {target} tokens or a few less could be made, the nearest has {size}"
             return [Check(name, "skipped", why) for name in ("long prompt", "too long")]
         body = {"prompt": text, "max_tokens": prompts.SHORT, "temperature": 0}
         answer = self._asker.completion(body, seconds=LONG_SECONDS)
@@ -171,11 +173,21 @@ class Proof:
         self._over = self._asker.died()
         if self._over:
             return [row, Check("too long", "skipped", f"not asked: {self._over}")]
-        # As many characters more as so many tokens have here.
-        more = prompts.long(len(text) + (prompts.SHORT + BEYOND) * (len(text) // max(size, 1) + 1))
-        beyond = self._asker.tokens(more)
-        over = self._asker.completion({**body, "prompt": more, "max_tokens": 1}, seconds=LONG_SECONDS)
-        return [row, checks.too_long(over, beyond.count, limit)]
+        size, text = self._overfull(limit, size, text)
+        if size <= limit:
+            return [row, Check("too long", "skipped", f"no prompt of more than {limit} tokens could be made")]
+        over = self._asker.completion({**body, "prompt": text, "max_tokens": 1}, seconds=LONG_SECONDS)
+        return [row, checks.too_long(over, size, limit)]
+
+    def _overfull(self, limit: int, size: int, text: str) -> tuple[int, str]:
+        """Make a prompt of more than so many tokens from one of less: how many, and the prompt."""
+        for _ in range(LOOKS):
+            if size > limit:
+                break
+            # As many characters more as that many tokens have here.
+            text = prompts.long(len(text) + (limit - size + BEYOND) * (len(text) // max(size, 1) + 1))
+            size = self._asker.tokens(text).count
+        return size, text
 
     def _filled(self, target: int) -> tuple[int, str]:
         """Find a prompt of at most so many tokens, and hardly fewer: how many, and the prompt."""

@@ -248,7 +248,11 @@ def _handler(standin: Answering) -> type[BaseHTTPRequestHandler]:
                 self._answer(body)
 
         def _tokenize(self, body: Json) -> None:
-            if standin.broken == "no-tokenize":
+            if standin.broken == "coarse-tokens":
+                # So that no prompt has nearly the number that is looked for.
+                size = len(body["prompt"]) // 1600 * 400
+                self._json(200, {"count": size, "max_model_len": LIMIT})
+            elif standin.broken == "no-tokenize":
                 self._json(500, _error("no tokenizer"))
             else:
                 self._json(200, {"count": -(-len(body["prompt"]) // 4), "max_model_len": LIMIT, "tokens": []})

@@ -1,6 +1,9 @@
 """verify and up --verify as commands: what is printed, kept, and the exit codes."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ from orchestrator.proof.result import Result, path, table, values
 from orchestrator.proof.texts import columns_of
 from orchestrator.versions import ACTIVATOR
 from tests.standins import answering, docker
+from tests.unit.test_cli_switch import heard, interrupted
 from tests.unit.test_main import MODELS, VERSIONS, tandem
-from tests.unit.values import in_order
+from tests.unit.values import ROOT, in_order
 
 LONG = "The capital of a country that hardly anybody knows is said to be " * 3
 ROWS = (
@@ -136,6 +140,18 @@ def test_a_result_that_cannot_be_kept_stands_all_the_same(folder: Path) -> None:
         done = tandem(folder, "verify", "demo", TANDEM_PORT=port(standin))
     assert done.returncode == 0
     assert "the result is not kept: " in done.stderr
+
+
+def test_a_run_that_is_interrupted_ends_at_once_and_keeps_nothing(folder: Path) -> None:
+    with answering.running("hangs", name="demo", aliases=()) as standin:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TANDEM_PORT": port(standin)}
+        argv = [sys.executable, "-m", "orchestrator", "verify", "demo"]
+        with subprocess.Popen(argv, cwd=folder, env=environment, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            heard(process.stderr.fileno(), "demo: completions, one after another")
+            assert interrupted(process) == 130
+            assert process.stderr.read().decode() == "interrupted; nothing is kept of it\n"
+    assert not kept(folder).exists()
 
 
 @pytest.mark.parametrize(("broken", "code"), [("", 0), ("same", 1)])

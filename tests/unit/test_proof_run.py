@@ -225,6 +225,16 @@ def test_no_prompt_is_measured_where_there_is_no_tokenizer() -> None:
     assert found["long prompt"].fact == "/tokenize: no tokenizer"
 
 
+def test_a_prompt_that_is_not_close_to_the_limit_proves_nothing() -> None:
+    with running("coarse-tokens") as standin:
+        found = rows(standin)
+    assert missed(found) == []
+    fact = "no prompt of 1008 tokens or a few less could be made, the nearest has 800"
+    assert [found[name] for name in ("long prompt", "too long")] == [
+        Check(name, "skipped", fact) for name in ("long prompt", "too long")
+    ]
+
+
 def test_a_key_that_may_not_ask_so_much_is_no_fault_of_the_model() -> None:
     with running("limited") as standin, pytest.raises(UnaskedError, match="This key asks too often"):
         rows(standin)
