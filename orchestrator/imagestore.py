@@ -2,9 +2,12 @@
 
 import io
 import tarfile
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil
 
 from orchestrator.engine import Engine, expected
 from orchestrator.errors import TandemError
@@ -99,6 +102,70 @@ def run_in(engine: Engine, image: str, argv: list[str], files: Mapping[str, byte
     finally:
         with suppress(NotFound):
             api.remove_container(name, force=True)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a program in a container ended: its exit code, None where its time was over, and what it printed."""
+
+    code: int | None
+    out: str
+    errors: str
+
+
+@expected
+def run_for(
+    engine: Engine, image: str, argv: list[str], files: Mapping[str, bytes], *,
+    seconds: float, gpus: Sequence[int] = (), environment: Mapping[str, str] | None = None, shm: str = "64m",
+) -> Ran:  # fmt: skip
+    """Run a program in a container as a server is run: on GPUs, with its variables and shared memory, no network.
+
+    For at most so many seconds; the container is gone afterwards, also after Ctrl-C. Its program's failure is the
+    caller's to judge. Raises TandemError when the Engine cannot start it.
+    """
+    from docker.errors import APIError
+    from docker.types import DeviceRequest, LogConfig
+    from requests.exceptions import RequestException
+
+    api = engine.client.api
+    name = f"{engine.project}-run-{uuid.uuid4().hex[:12]}"
+    request = DeviceRequest(driver="nvidia", device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])
+    host = api.create_host_config(
+        network_mode="none", log_config=LogConfig(type="json-file"), shm_size=shm, cap_drop=["ALL"],
+        security_opt=["no-new-privileges:true"], device_requests=[request] if gpus else None,
+    )  # fmt: skip
+    labels = {"com.docker.compose.project": "", "com.docker.compose.service": ""}
+    try:
+        api.create_container(
+            image, entrypoint=argv, command=[], name=name, host_config=host, labels=labels,
+            environment=dict(environment or {}),
+        )  # fmt: skip
+        api.put_archive(name, "/", _archive(files))
+        api.start(name)
+        end = time.monotonic() + seconds
+        try:
+            code = int(api.wait(name, timeout=ceil(seconds))["StatusCode"])
+        except RequestException:
+            # The daemon may have gone, too.
+            if time.monotonic() < end:
+                raise
+            return Ran(None, "", "")
+        out, errors = (
+            bytes(api.logs(name, stdout=each, stderr=not each)).decode(errors="replace") for each in (True, False)
+        )
+        return Ran(code, out, errors)
+    finally:
+        # A container whose processes cannot be ended stays until they can; its name is of no other's.
+        with suppress(APIError, RequestException):
+            api.remove_container(name, force=True)
+
+
+@expected
+def running(engine: Engine) -> dict[str, str]:
+    """Name all containers that run on this machine by their whole ids, with their service; "" for other projects'."""
+    project, service = "com.docker.compose.project", "com.docker.compose.service"
+    listed = [(each["Id"], each.get("Labels") or {}) for each in engine.client.api.containers()]
+    return {ident: labels.get(service, "") if labels.get(project) == engine.project else "" for ident, labels in listed}
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:
