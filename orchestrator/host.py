@@ -13,6 +13,7 @@ from orchestrator.fit.gpu import FIELDS, PROCESS_FIELDS, Gpu, read
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Where WSL2 puts it, which is not on every PATH.
 NVIDIA_SMI = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
+SMI_SECONDS = 20
 
 # A line of apt's sources in either of its forms, or of a list of mirrors.
 _MIRROR = re.compile(r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)?(https?://\S*/debian)/?(?:\s|$)", re.MULTILINE)
@@ -45,15 +46,28 @@ def free_memory(path: Path = Path("/proc/meminfo")) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _smi(*arguments: str) -> str:
+def nvidia_smi(arguments: Sequence[str]) -> tuple[int | None, str]:
+    """Run nvidia-smi: its exit code and what it printed, where it failed the errors too.
+
+    None with no words where there is no such program; with words where it could not be run to its end.
+    """
     program = next((found for name in NVIDIA_SMI if (found := shutil.which(name))), None)
     if program is None:
-        return ""
+        return None, ""
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, errors="replace", timeout=SMI_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"nvidia-smi gave no answer in {SMI_SECONDS} s"
+    except OSError as error:
+        return None, f"{program}: {error.strerror or error}"
+    return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr
+
+
+def _smi(*arguments: str) -> str:
+    code, said = nvidia_smi(arguments)
+    return said if code == 0 else ""
 
 
 def gpus() -> int:

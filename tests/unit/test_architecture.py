@@ -35,6 +35,14 @@ PURE = {
     "progress",
     "failures",
     "commands",
+    "doctor.derived",
+    "doctor.finding",
+    "doctor.gpus",
+    "doctor.gpus_cards",
+    "doctor.gpus_servers",
+    "doctor.machine",
+    "doctor.nccl",
+    "doctor.smi",
     "report",
     "bench",
     "foresee",
@@ -78,6 +86,7 @@ HARMLESS = {
     "difflib",
     "hashlib",
     "ipaddress",
+    "itertools",
     "json",
     "math",
     "pydantic",
@@ -86,6 +95,8 @@ HARMLESS = {
     "tomllib",
     "typing",
     "unicodedata",
+    # What it reads is text by then: nvidia-smi's.
+    "xml.etree",
 }
 EFFECTS = {"open", "print", "input", "exec", "eval", "__import__"}
 
@@ -159,11 +170,11 @@ def test_only_one_module_speaks_http() -> None:
 def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
     # bundle.inside walks folders with it; activator.store puts a file on the disk for good.
     # weights: the id of its own process is in the names of its containers; view: how wide a terminal is; cli_keys and
-    # keyfile: who the user is, and whose a file shall be.
+    # keyfile: who the user is, and whose a file shall be; doctor.kept puts a file on the disk for good.
     assert users("os") == {
         "activator.__main__", "activator.store",
-        "base", "bundle.inside", "bundle.sources", "cli", "cli_doctor", "cli_keys", "cli_switch", "cli_weights", "host",
-        "keyfile", "session", "view", "weights",
+        "base", "bundle.inside", "bundle.sources", "cli", "cli_doctor", "cli_keys", "cli_switch", "cli_weights",
+        "doctor.kept", "host", "keyfile", "session", "view", "weights",
     }  # fmt: skip
 
 
