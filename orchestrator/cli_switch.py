@@ -4,7 +4,8 @@ import json
 import os
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.ask import Activator
+    from orchestrator.doctor.derived import Setting
     from orchestrator.engine import Engine
     from orchestrator.fit.verdict import Fit
     from orchestrator.plan import Operation
@@ -36,15 +38,28 @@ WATCH_SECONDS = 1.0
 
 
 class _Plan(NamedTuple):
-    """What an `up` will do itself, what the activator will do then, and whether the model fits, if it is to start."""
+    """What an `up` will do itself, what the activator will do then, and whether the model fits, if it is to start.
+
+    settings are those of the server that follow from the machine.
+    """
 
     operations: "list[Operation]"
     steps: "list[Step]"
     fit: "Fit | None"
+    settings: "list[Setting]"
+
+
+def _looked(whole: "Project", target: "Profile") -> "Project":
+    """Look at the machine's GPUs, for a target that has any; where they cannot be seen, what was kept holds."""
+    from orchestrator.doctor import machine, nvidia
+
+    found = nvidia.look().box if target.gpus and target.image == "cuda" else None
+    return whole if found is None else replace(whole, box=machine.merged(whole.box, found))
 
 
 def _plan(whole: "Project", engine: "Engine", activator: "Activator", target: "Profile") -> _Plan:
     from orchestrator import foresee, host
+    from orchestrator.doctor import nccl, nccl_run
     from orchestrator.fit.check import check
     from orchestrator.observe import observe
     from orchestrator.plan import plan
@@ -56,7 +71,9 @@ def _plan(whole: "Project", engine: "Engine", activator: "Activator", target: "P
         engine.environment["TANDEM_VLLM"] = choice.build.tag
     digest = table(whole.profiles.values())["digest"]
     observed = observe(whole, engine, activator)
-    operations = plan(target, observed, whole.images(target), digest, whole.creatable(target, observed.images))
+    untried = nccl.due(target, nccl_run.tried(whole, observed.idents, target), whole.reduced)
+    others = whole.creatable(target, observed.images)
+    operations = plan(target, observed, whole.images(target), digest, others, untried)
     steps: list[Step] = []
     if any(operation.kind == "switch" for operation in operations):
         steps = foresee.steps(
@@ -70,28 +87,34 @@ def _plan(whole: "Project", engine: "Engine", activator: "Activator", target: "P
     container = observed.containers.get(target.name)
     runs = container is not None and container.alive and not any(o.kind in ("create", "stop") for o in operations)
     starts = not runs and any(step.kind == "start" for step in steps)
-    return _Plan(operations, steps, check(whole, engine, target, foresee.leaving(steps)) if starts else None)
+    fit = check(whole, engine, target, foresee.leaving(steps)) if starts else None
+    return _Plan(operations, steps, fit, whole.derived(target))
 
 
 def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show what `up NAME` would do, and why, and whether the model fits. Does nothing."""
     from orchestrator.ask import activator
+    from orchestrator.doctor import derived
     from orchestrator.fit import words
 
     whole = session.project(context)
     target = whole.profile(name)
+    whole = _looked(whole, target)
     found = _plan(whole, session.engine(whole), activator(whole), target)
     if as_json:
         values = {
             "operations": [asdict(operation) for operation in found.operations],
             "switch": [asdict(step) for step in found.steps],
             "fit": words.values(found.fit) if found.fit else None,
+            "settings": derived.as_json(found.settings),
         }
         print(json.dumps(values, ensure_ascii=False))
         return
     print("\n".join(map(str, found.operations)) or f"{name} is ready: nothing to do")
     if found.steps:
         print("\nthe switch, by the activator\n" + "\n".join(f"  {step}" for step in found.steps))
+    if found.settings:
+        print("\nsettings that follow from this machine\n" + "\n".join(derived.table(found.settings)))
     if found.fit:
         print(f"\n{words.table(found.fit)}")
 
@@ -113,7 +136,7 @@ def _fitting(fit: "Fit | None", *, force: bool) -> None:
 def up(
     context: typer.Context,
     name: OptionalName = None,
-    force: Annotated[bool, typer.Option("--force", help="Try it though the model cannot fit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Try it though it cannot fit, or would hang.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Then ask it whether it is right, as 'verify' does; exit 1 if it is not.")
     ] = False,
@@ -121,7 +144,8 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
-    from orchestrator import ask, project, report, view
+    from orchestrator import ask, report, view
+    from orchestrator.doctor import kept
     from orchestrator.errors import ConfigError, TandemError
     from orchestrator.executor import Executor
 
@@ -135,14 +159,14 @@ def up(
             raise ConfigError([whole.exposed])
         activator.check()
         engine.check()
-        stale = project.stale(whole.folder, whole.rendered())
-        if stale:
-            session.say(f"rendered {', '.join(file.path for file in stale)}: models.toml says otherwise")
-            project.write(whole.folder, stale)
+        before, whole = whole.box, _looked(whole, target)
+        if whole.box is not None and whole.box != before:
+            kept.keep_box(whole.folder, whole.box)
+        _write_stale(whole)
         found = _plan(whole, engine, activator, target)
         _fitting(found.fit, force=force)
         with closing(view.choose(os.environ.get("TERM"))) as shown:
-            Executor(whole, engine, activator, shown).run(target, found.operations)
+            Executor(whole, engine, activator, shown).run(target, found.operations, force=force)
     except KeyboardInterrupt:
         session.say("interrupted")
         session.say(report.running(engine.containers(), activator.status()))
@@ -174,6 +198,17 @@ def _verified(whole: "Project", target: "Profile", *, plumbing: bool, as_json: b
         cli_proof.show(found, as_json=False)
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _write_stale(whole: "Project") -> None:
+    """Write what is rendered otherwise, and say why."""
+    from orchestrator import project
+    from orchestrator.plan import stale_cause
+
+    stale = project.stale(whole.folder, whole.rendered())
+    for cause, files in groupby(stale, lambda file: stale_cause(file.path)):
+        session.say(f"rendered {', '.join(file.path for file in files)}: {cause}")
+    project.write(whole.folder, stale)
 
 
 def down(

@@ -35,7 +35,7 @@ WEIGHTS = tuple(
 )  # fmt: skip
 GATING = tuple(
     f"vllm/gating/{name}.py"
-    for name in ("__init__", "command", "family", "locks", "memory", "serving", "signals", "waiting")
+    for name in ("__init__", "command", "family", "locks", "machine", "memory", "serving", "signals", "waiting")
 )
 VLLM = (
     *BELOW,

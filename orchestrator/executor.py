@@ -8,6 +8,9 @@ from typing import Any
 
 from orchestrator import builder, commands, failures, http, project, states
 from orchestrator.ask import Activator, Told, silent
+from orchestrator.doctor import nccl
+from orchestrator.doctor.nccl import Result
+from orchestrator.doctor.nccl_run import prove
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 from orchestrator.plan import Kind, Operation
@@ -33,7 +36,7 @@ def _pulled(whole: Project, engine: Engine, target: Profile) -> Generator[Event,
 class Executor:
     """Runs operations for one target profile."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its effects come in one each)
         self,
         whole: Project,
         engine: Engine,
@@ -42,6 +45,7 @@ class Executor:
         *,
         builds: Callable[[Project, Engine, list[str], Callable[[str], None]], None] = builder.build,
         pulls: Callable[[Project, Engine, Profile], Generator[Event, None, None]] = _pulled,
+        tries: Callable[[Project, Engine, Profile, Callable[[str], None]], tuple[Result, dict[str, str]]] = prove,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -51,11 +55,17 @@ class Executor:
         self.view = view
         self._builds = builds
         self._pulls = pulls
+        self._tries = tries
+        self._force = False
         self._clock = clock
         self._pause = pause
 
-    def run(self, target: Profile, operations: Iterable[Operation]) -> None:
-        """Do the operations in order. Raises TandemError at the first that fails."""
+    def run(self, target: Profile, operations: Iterable[Operation], *, force: bool = False) -> None:
+        """Do the operations in order. Raises TandemError at the first that fails.
+
+        force: go on also where an all-reduce between the target's GPUs hangs.
+        """
+        self._force = force
         todo = list(operations)
         if todo and not any(operation.kind == "build" for operation in todo):
             self.view.phase("image", "on this machine")
@@ -79,6 +89,8 @@ class Executor:
                 self._build(subject)
             case "check":
                 self._check(target)
+            case "try":
+                self._try(target)
             case "pull":
                 self._pull(target)
             case "stop":
@@ -100,6 +112,19 @@ class Executor:
         refusal = self.engine.gpu_refusal(self.project.images(target)["router"], target.gpus)
         if refusal is not None:
             raise TandemError(f"{target.name} cannot reserve its GPUs: {failures.cause([refusal])}")
+
+    def _try(self, target: Profile) -> None:
+        """Try an all-reduce between the target's GPUs: where that hangs, a server does too, and says nothing."""
+        try:
+            result, variables = self._tries(
+                self.project, self.engine, target, lambda line: self.view.phase("container", line)
+            )
+        except TandemError as error:
+            # Of what cannot be tried nothing is known; the server says itself what is wrong.
+            self.view.phase("container", f"its GPUs could not be tried together: {error}")
+            return
+        if result.stops and not self._force:
+            raise TandemError(nccl.refusal(target, result, variables))
 
     def _pull(self, target: Profile) -> None:
         """Pull the weights in a container of their own, which ends with this run; what it fetched stays."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.profiles import Profile, gpu_names
+from orchestrator.render.box import FOLDER as BOX
 from orchestrator.states import Container, Observed
 from orchestrator.versions import ACTIVATOR
 
-Kind = Literal["render", "build", "check", "pull", "stop", "start", "restart", "create", "reload", "switch"]
+Kind = Literal["render", "build", "check", "try", "pull", "stop", "start", "restart", "create", "reload", "switch"]
 # What stands between clients, the activator and Docker, in front of every server.
 FRONT = ("router", "activator", "engine-proxy")
 # Reads the memory of the GPUs, where a profile has any.
@@ -28,14 +29,20 @@ class Operation:
 
 
 def plan(
-    target: Profile, observed: Observed, images: Mapping[str, str], digest: str, others: Iterable[str] = ()
+    target: Profile,
+    observed: Observed,
+    images: Mapping[str, str],
+    digest: str,
+    others: Iterable[str] = (),
+    untried: str = "",
 ) -> list[Operation]:
     """Plan what has to be there before the activator can bring `target` up, and then to ask it; empty when it is up.
 
     images gives the image tags of the router and of the target; digest is that of the rendered routes;
-    others are the profiles that a request is to find with a container.
+    others are the profiles that a request is to find with a container; untried says why the target's GPUs have to be
+    tried together first, "" when they have not.
     """
-    operations = [Operation("render", path, "models.toml says otherwise") for path in observed.stale]
+    operations = [Operation("render", path, stale_cause(path)) for path in observed.stale]
     operations += [*_build(images["router"], observed), *_build(ACTIVATOR, observed)]
     # What is wrong with the port or with Docker shows before anything that takes long.
     front = [operation for service in FRONT for operation in _start(service, observed)]
@@ -47,7 +54,7 @@ def plan(
     container = observed.containers.get(target.name)
     alive = container is not None and container.alive
     if create or not alive:
-        operations += _prepare(target, observed, images[target.name])
+        operations += _prepare(target, observed, images[target.name], untried)
     if target.gpus:
         operations += _start(READER, observed)
     stop = []
@@ -74,12 +81,19 @@ def _build(tag: str, observed: Observed) -> list[Operation]:
     return [] if tag in observed.images else [Operation("build", tag, "no such image on this machine")]
 
 
-def _prepare(target: Profile, observed: Observed, image: str) -> list[Operation]:
+def stale_cause(path: str) -> str:
+    """Say why a rendered file is to be written anew."""
+    return f"{'this machine' if path.startswith(f'{BOX}/') else 'models.toml'} says otherwise"
+
+
+def _prepare(target: Profile, observed: Observed, image: str, untried: str) -> list[Operation]:
     """Everything that a start needs and that takes long or may fail comes before another model is stopped for it."""
     operations = []
     if target.gpus:
         operations.append(Operation("check", gpu_names(target.gpus), "Docker must be able to reserve them"))
     operations += _build(image, observed)
+    if untried:
+        operations.append(Operation("try", f"NCCL on {gpu_names(target.gpus)}", untried))
     if target.pulled:
         operations.append(Operation("pull", target.model, "a server starts with all of its weights in the volume"))
     return operations

@@ -4,11 +4,15 @@ import difflib
 import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator import config, host, http, keyfile, keys, reach, render, settings, versions
 from orchestrator.contents import Made, Service
+from orchestrator.doctor import derived, kept, nccl
+from orchestrator.doctor.derived import Setting
+from orchestrator.doctor.machine import Box
+from orchestrator.doctor.nccl import Result, Tried
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.profiles import Profile
 from orchestrator.settings import Settings
@@ -34,6 +38,9 @@ class Project:
     driver: Callable[[], str] = lambda: ""
     # What the file of the clients' keys held.
     client_keys: tuple[keys.Key, ...] = ()
+    # What was kept of the machine in box/; None where nobody looked at its GPUs yet.
+    box: Box | None = None
+    reduced: Mapping[Tried, Result] = field(default_factory=dict)
 
     def profile(self, name: str) -> Profile:
         """Find a profile by its name or by a name that clients send. Raises TandemError with those there are."""
@@ -91,9 +98,24 @@ class Project:
     def _driver(self, profile: Profile) -> str:
         return self.driver() if profile.image == "cuda" else ""
 
+    def derived(self, profile: Profile) -> list[Setting]:
+        """Name the settings of a profile's server that follow from this machine, as it was last looked at."""
+        if self.box is None or profile.image != "cuda":
+            return []
+        # By the driver that was seen then: what is rendered must not change with whether a driver answers just now.
+        build = self.versions.wanted(profile.image, pinned=profile.vllm, tag=self._tag, driver=self.box.driver).build
+        return derived.settings(
+            self.box,
+            profile,
+            build.version,
+            without=derived.names(self.settings.get(derived.WITHOUT)),
+            needed=nccl.needed(self.reduced, build.tag, self.box.driver, profile.gpus),
+        )
+
     def rendered(self) -> list[render.File]:
-        """Render what models.toml says, in memory."""
-        return render.files(self.profiles.values(), self.versions)
+        """Render what models.toml says, and what follows from this machine, in memory."""
+        boxes = [file for profile in self.profiles.values() for file in render.box(profile, self.derived(profile))]
+        return [*render.files(self.profiles.values(), self.versions), *boxes]
 
 
 def find(start: Path) -> Path:
@@ -133,9 +155,15 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
         held = keys.parse(keyfile.read(path), str(path))
     except ConfigError as error:
         faults += error.problems
+    box: Box | None = None
+    reduced: dict[Tried, Result] = {}
+    try:
+        box, reduced = kept.box(folder), kept.results(folder)
+    except ConfigError as error:
+        faults += error.problems
     if faults:
         raise ConfigError(faults)
-    return Project(folder, found, known, in_force, functools.cache(host.driver), tuple(held))
+    return Project(folder, found, known, in_force, functools.cache(host.driver), tuple(held), box, reduced)
 
 
 def _keys_file(folder: Path, in_force: Settings) -> Path:
@@ -220,7 +248,7 @@ def stale(folder: Path, files: Iterable[render.File]) -> list[render.File]:
     """Name the rendered files that differ from what is on the disk, and those there that nothing renders any more."""
     expected = {file.path: file for file in files}
     differ = [file for file in expected.values() if _read(folder / file.path) != file.text]
-    for path in sorted((folder / "env").glob("*.env")):
+    for path in sorted([*(folder / "env").glob("*.env"), *(folder / render.BOX).glob("*.env")]):
         relative = str(path.relative_to(folder))
         if relative not in expected and (_read(path) or "").startswith(f"# {render.NOTICE}"):
             differ.append(render.File(relative, ""))

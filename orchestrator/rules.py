@@ -57,7 +57,7 @@ TYPED_FLAGS = {
 }
 FIXED_FLAGS = frozenset({"host", "port", "uds", "root-path", "api-key", "ssl-keyfile", "ssl-certfile"})
 # What the gate of a server goes by.
-WIRED = ("TANDEM_GPUS", "TANDEM_PROFILE", "TANDEM_SLEEP")
+WIRED = ("TANDEM_FLAGS", "TANDEM_GPUS", "TANDEM_PROFILE", "TANDEM_SLEEP")
 # The first version of vLLM whose sleep mode can be relied on.
 SLEEPS = (0, 17)
 

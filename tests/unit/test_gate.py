@@ -23,6 +23,36 @@ def yard(tmp_path: Path, nvml_library: Path) -> Iterator[Yard]:
         made.close()
 
 
+# --- what follows from the machine ------------------------------------------------------------------------------------
+
+
+def test_a_server_has_what_follows_from_the_machine_unless_its_own_settings_say_otherwise(yard: Yard) -> None:
+    box = yard.shared.parent / "box"
+    box.mkdir()
+    lines = ["# a reason", "NCCL_P2P_DISABLE=1", "NCCL_DEBUG=INFO", "not understood", "TANDEM_FLAGS=--quiet", ""]
+    (box / "one.env").write_text("\n".join(lines))
+    (yard.folder / "vllm-0.32.0.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0\n"
+    (yard.folder / "vllm-0.32.0.dist-info/METADATA").write_text(metadata)
+    gate = yard.start("one", gpus="0", TANDEM_PROFILE="one", NCCL_DEBUG="WARN")
+    assert gate.says("starting vllm").endswith(" --quiet")
+    assert gate.said[:2] == [
+        "one.env: not understood: not understood",
+        "of this machine: NCCL_P2P_DISABLE=1 NCCL_DEBUG=WARN TANDEM_FLAGS=--quiet",
+    ]
+    seen = gate.environment()
+    assert (seen["NCCL_P2P_DISABLE"], seen["NCCL_DEBUG"]) == ("1", "WARN")
+
+
+def test_a_server_of_which_nothing_is_known_starts_as_it_is(yard: Yard) -> None:
+    box = yard.shared.parent / "box"
+    (box / "one.env").mkdir(parents=True)
+    gate = yard.start("one", gpus="0", TANDEM_PROFILE="one")
+    gate.says("starting")
+    assert gate.said[0].startswith("nothing follows from the machine: [Errno 21] Is a directory")
+    assert yard.start("two", gpus="1").says("starting")
+
+
 # --- one start at a time ----------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,24 @@ def test_sleep_mode_is_added_where_it_is_wanted_works_and_is_not_there_yet(
 
 
 @pytest.mark.parametrize(
+    ("flags", "told", "added"),
+    [
+        ([], "", []),
+        ([], "--disable-custom-all-reduce", ["--disable-custom-all-reduce"]),
+        (["--disable-custom-all-reduce"], "--disable-custom-all-reduce", []),
+        (["--disable_custom_all_reduce"], "--disable-custom-all-reduce", []),
+        (["--no-disable-custom-all-reduce"], "--disable-custom-all-reduce", []),
+        (["--a"], "--disable-custom-all-reduce --b", ["--disable-custom-all-reduce", "--b"]),
+    ],
+)
+def test_flags_that_follow_from_the_machine_are_added_unless_something_is_said_of_them(
+    flags: list[str], told: str, added: list[str]
+) -> None:
+    found = command.fitting([*SERVE, *flags], "0.32.0", {"TANDEM_FLAGS": told}, cuda=True)
+    assert found == [*SERVE, *flags, *added]
+
+
+@pytest.mark.parametrize(
     ("flags", "version", "share"),
     [
         (["--gpu-memory-utilization", "0.5"], "0.32.0", 0.5),

@@ -35,10 +35,10 @@ switch  qwen-14b                     ready is when it lists its name and answers
 """
 
 
-def planned(observed: Observed, others: Iterable[str] = (), **said: object) -> str:
+def planned(observed: Observed, others: Iterable[str] = (), untried: str = "", **said: object) -> str:
     target = profile(**said)
     images = {"router": ROUTER_IMAGE, target.name: SERVER_IMAGE}
-    return "\n".join(str(operation) for operation in plan(target, observed, images, DIGEST, others))
+    return "\n".join(str(operation) for operation in plan(target, observed, images, DIGEST, others, untried))
 
 
 def table(*texts: str) -> str:
@@ -309,3 +309,27 @@ def test_no_profile_is_chosen_where_none_fits() -> None:
     only_gpus = {name: found for name, found in profiles(MODELS).items() if found.gpus}
     assert default_profile(only_gpus, [], 0) is None
     assert default_profile({}, [], 2) is None
+
+
+def test_gpus_that_were_never_tried_together_are_tried_before_the_weights_are_pulled() -> None:
+    observed = replace(without("qwen-14b"), images=READY.images - {SERVER_IMAGE})
+    assert planned(observed, untried="none was tried with this image and driver") == table("""
+        check   GPUs 0, 1                    Docker must be able to reserve them
+        build   tandem/vllm:0.32.0-cu130     no such image on this machine
+        try     NCCL on GPUs 0, 1            none was tried with this image and driver
+        pull    Qwen/Qwen2.5-14B-Instruct    a server starts with all of its weights in the volume
+        create  qwen-14b                     not created yet
+        switch  qwen-14b                     ready is when it lists its name and answers
+        """)
+
+
+def test_a_model_that_is_up_needs_no_trial() -> None:
+    assert planned(READY, untried="none was tried with this image and driver") == ""
+
+
+def test_a_file_that_follows_from_the_machine_is_said_to() -> None:
+    observed = replace(READY, stale=("compose.models.yaml", "box/qwen-14b.env"))
+    assert planned(observed) == table("""
+        render  compose.models.yaml          models.toml says otherwise
+        render  box/qwen-14b.env             this machine says otherwise
+        """)

@@ -1,15 +1,18 @@
 """The project's folder: what is read from it and what is written to it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from orchestrator import project
+from orchestrator.doctor import kept
+from orchestrator.doctor.machine import Box
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.render import NOTICE, File
-from tests.unit.values import CPU, ROOT, in_order, profile
+from tests.unit.values import CPU, QWEN, ROOT, in_order, profile
 from tests.unit.values import project as whole
 
 VERSIONS = (
@@ -245,3 +248,68 @@ def test_what_watches_is_there_when_asked_for_and_on_this_machine_alone() -> Non
     # What Tandem itself needs is in none of their volumes and networks.
     assert "run:" not in str(watching)
     assert services["grafana"]["networks"] == ["observe"]
+
+
+# --- what follows from the machine ------------------------------------------------------------------------------------
+
+BOX = Box(True, "581.42", {0: "NVIDIA GeForce RTX 4090", 1: "NVIDIA GeForce RTX 4090"}, ((0, 1, "NS"),))
+
+
+def boxes(folder: Path) -> list[str]:
+    loaded = project.load(folder, [], {})
+    return [file.path for file in project.stale(folder, loaded.rendered()) if file.path.startswith("box/")]
+
+
+def test_a_machine_that_nobody_looked_at_has_no_settings(folder: Path) -> None:
+    (folder / "models.toml").write_text(QWEN)
+    assert boxes(folder) == []
+
+
+def test_what_was_kept_of_the_machine_is_rendered_and_goes_with_it(folder: Path) -> None:
+    (folder / "models.toml").write_text(QWEN)
+    kept.keep_box(folder, BOX)
+    assert boxes(folder) == ["box/qwen-14b.env"]
+    loaded = project.load(folder, [], {})
+    project.write(folder, project.stale(folder, loaded.rendered()))
+    assert boxes(folder) == []
+    assert (
+        (folder / "box/qwen-14b.env")
+        .read_text()
+        .endswith("\nNCCL_P2P_DISABLE=1\nTANDEM_FLAGS=--disable-custom-all-reduce\n")
+    )
+    (folder / kept.MACHINE).unlink()
+    assert boxes(folder) == ["box/qwen-14b.env"]
+    project.write(folder, project.stale(folder, project.load(folder, [], {}).rendered()))
+    assert not (folder / "box/qwen-14b.env").exists()
+
+
+def test_it_follows_from_the_driver_that_was_seen_and_asks_none(folder: Path) -> None:
+    (folder / "models.toml").write_text(QWEN + 'sleep = "auto"\n')
+    kept.keep_box(folder, BOX)
+
+    def asked() -> str:
+        raise AssertionError("nvidia-smi was asked")
+
+    loaded = replace(project.load(folder, [], {}), driver=asked)
+    (qwen,) = loaded.profiles.values()
+    assert [setting.name for setting in loaded.derived(qwen)] == [
+        "disable-custom-all-reduce", "NCCL_P2P_DISABLE", "VLLM_WSL2_ENABLE_PIN_MEMORY",
+    ]  # fmt: skip
+    assert "box/qwen-14b.env" in [file.path for file in loaded.rendered()]
+
+
+def test_what_is_turned_off_is_not_rendered(folder: Path) -> None:
+    (folder / "models.toml").write_text(QWEN)
+    kept.keep_box(folder, BOX)
+    off = "disable-custom-all-reduce,NCCL_P2P_DISABLE"
+    loaded = project.load(folder, [], {"TANDEM_WITHOUT": off})
+    assert not [file for file in loaded.rendered() if file.path.startswith("box/")]
+    with pytest.raises(ConfigError, match="TANDEM_WITHOUT: should be some of"):
+        project.load(folder, [], {"TANDEM_WITHOUT": "p2p"})
+
+
+def test_what_was_kept_and_makes_no_sense_is_a_fault(folder: Path) -> None:
+    (folder / "box").mkdir()
+    (folder / kept.MACHINE).write_text("{")
+    assert len(faults(folder)) == 1
+    assert "remove it, and the next up writes it anew" in faults(folder)[0]

@@ -198,6 +198,7 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_TLS_CERT_FILE": "",
         "TANDEM_TLS_KEY_FILE": "",
         "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
+        "TANDEM_WITHOUT": "",
         "TANDEM_PROMETHEUS_PORT": "9090",
         "TANDEM_GRAFANA_PORT": "3000",
     }
@@ -221,6 +222,13 @@ def test_the_example_shows_the_usual_values_of_what_has_one() -> None:
     shown = dict(re.findall(r"^#(TANDEM_\w+)=(.*)$", text, re.MULTILINE))
     usual = {name: value for name, value in KNOWN.items() if value}
     assert {name: shown[name] for name in usual} == usual
+
+
+def test_what_is_turned_off_has_to_be_something_that_there_is() -> None:
+    assert settings.problems(of(TANDEM_WITHOUT="NCCL_P2P_DISABLE"), [], VERSIONS) == []
+    (problem,) = settings.problems(of(TANDEM_WITHOUT="NCCL_P2P_DISABLE, p2p"), [], VERSIONS)
+    assert problem.startswith("TANDEM_WITHOUT: should be some of disable-custom-all-reduce, NCCL_P2P_DISABLE,")
+    assert problem.endswith('got "p2p"')
 
 
 @pytest.mark.parametrize(
@@ -297,8 +305,8 @@ def test_settings_that_fit_have_no_problems() -> None:
                 " TANDEM_QUEUE_BYTES, TANDEM_DRAIN_TIMEOUT, TANDEM_STALL_TIMEOUT, TANDEM_MIN_AWAKE, TANDEM_ABANDON,"
                 " TANDEM_HOST_RESERVE, TANDEM_WAIT_AS, TANDEM_ADMIN_KEY_FILE, TANDEM_BIND_WITHOUT_KEY,"
                 " TANDEM_KEYS_FOLDER, TANDEM_CORS_ORIGINS, TANDEM_BODY_LIMIT, TANDEM_LORA_LOADING,"
-                " TANDEM_TLS_CERT_FILE, TANDEM_TLS_KEY_FILE, TANDEM_DOCKER_SOCKET, TANDEM_PROMETHEUS_PORT,"
-                " TANDEM_GRAFANA_PORT"
+                " TANDEM_TLS_CERT_FILE, TANDEM_TLS_KEY_FILE, TANDEM_DOCKER_SOCKET, TANDEM_WITHOUT,"
+                " TANDEM_PROMETHEUS_PORT, TANDEM_GRAFANA_PORT"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),

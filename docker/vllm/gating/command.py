@@ -26,7 +26,13 @@ def fitting(argv: Sequence[str], version: str, environment: Mapping[str, str], *
     # vLLM refuses the flag on CPU.
     if wanted and cuda and release(version) >= SLEEPS:
         more.append("--enable-sleep-mode")
-    return [*argv, *more]
+    return [*argv, *more, *_of_the_machine(argv, environment)]
+
+
+def _of_the_machine(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Give the flags that follow from the machine, as TANDEM_FLAGS has them; what is said of one already holds."""
+    wanted = environment.get("TANDEM_FLAGS", "").split()
+    return [flag for flag in wanted if not (_has(argv, _flag(flag)) or _has(argv, f"no-{_flag(flag)}"))]
 
 
 def claim(argv: Sequence[str], version: str) -> float:

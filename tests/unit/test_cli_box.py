@@ -1,0 +1,106 @@
+"""`plan` and `up` look at the machine first: what follows is shown, kept and rendered. All around are stand-ins."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.doctor import kept
+from tests.standins import activator, docker
+from tests.unit.nvidia_samples import LINUX, NONE_P2P
+from tests.unit.test_main import VERSIONS, run
+from tests.unit.values import QWEN, in_order
+
+SMI = """#!/bin/sh
+case "$*" in
+  "-q -x") cat {folder}/report.xml;;
+  "topo -p2p r") cat {folder}/p2p.txt;;
+  "--query-gpu=index,compute_cap --format=csv,noheader") printf '0, 8.9\\n1, 8.9\\n';;
+  "--query-gpu=driver_version --format=csv,noheader") printf '580.95.05\\n580.95.05\\n';;
+  *) exit 6;;
+esac
+"""
+IMAGES = ("tandem/router:0.1.0", "tandem/activator:0.1.0", "tandem/vllm:0.32.0-cu130")
+
+
+class Machine:
+    """A project with one model on two GPUs, and an nvidia-smi that a test may take away."""
+
+    def __init__(self, folder: Path, stand_in: activator.StandIn, engine: docker.Docker) -> None:
+        self.folder = in_order(folder / "project", QWEN, VERSIONS)
+        (folder / "report.xml").write_text(LINUX)
+        (folder / "p2p.txt").write_text(NONE_P2P)
+        self.smi = engine.bin / "nvidia-smi"
+        self.smi.write_text(SMI.format(folder=folder))
+        self.smi.chmod(0o755)
+        self.activator = stand_in
+        self.environment = {
+            "DOCKER_HOST": engine.address,
+            "PATH": f"{engine.bin}:/usr/bin:/bin",
+            "TANDEM_PORT": stand_in.address.rpartition(":")[2],
+        }
+        engine.images = {tag: f"sha256:{number}" for number, tag in enumerate(IMAGES)}
+        for service in ("router", "activator", "engine-proxy", "gpus"):
+            engine.has(service)
+        engine.has("qwen-14b", image=IMAGES[2])
+        entry = {"name": "qwen-14b", "state": "ready", "open": True, "since": 1767323045}
+        stand_in.status = {"models": [entry], "wanted": ["qwen-14b"], "switch": None, "queue": [], "last": None}
+
+    def command(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return run(self.folder, "-m", "orchestrator", *arguments, **self.environment, **more)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    with activator.running() as stand_in, docker.running(tmp_path) as engine:
+        yield Machine(tmp_path, stand_in, engine)
+
+
+def test_a_plan_shows_what_follows_from_the_machine_and_keeps_nothing(machine: Machine) -> None:
+    done = machine.command("plan", "qwen-14b")
+    assert done.returncode == 0, done.stderr
+    assert "render  box/qwen-14b.env             this machine says otherwise\n" in done.stdout
+    said = done.stdout[done.stdout.index("settings that follow from this machine") :].splitlines()
+    assert said[1].startswith("  --disable-custom-all-reduce: these GPUs have no peer-to-peer")
+    assert any(line.startswith("  NCCL_P2P_DISABLE=1: ") for line in said)
+    assert all(len(line) <= 80 for line in said)
+    assert not (machine.folder / "box").exists()
+    values = json.loads(machine.command("plan", "qwen-14b", "--json", TANDEM_WITHOUT="NCCL_P2P_DISABLE").stdout)
+    assert [(each["name"], each["off"]) for each in values["settings"]] == [
+        ("disable-custom-all-reduce", False), ("NCCL_P2P_DISABLE", True),
+    ]  # fmt: skip
+
+
+def test_an_up_keeps_the_machine_and_renders_what_follows(machine: Machine) -> None:
+    done = machine.command("up", "qwen-14b")
+    assert done.returncode == 0, done.stderr
+    assert "rendered box/qwen-14b.env: this machine says otherwise\n" in done.stderr
+    box = kept.box(machine.folder)
+    assert box is not None
+    assert (box.driver, box.links) == ("580.95.05", ((0, 1, "GNS"),))
+    text = (machine.folder / "box/qwen-14b.env").read_text()
+    assert text.endswith("NCCL_P2P_DISABLE=1\nTANDEM_FLAGS=--disable-custom-all-reduce\n")
+    # A driver that does not answer just now changes nothing.
+    machine.smi.unlink()
+    done = machine.command("up", "qwen-14b")
+    assert done.returncode == 0, done.stderr
+    assert "rendered" not in done.stderr
+    assert (machine.folder / "box/qwen-14b.env").read_text() == text
+    assert machine.command("render", "--check").returncode == 0
+
+
+def test_what_is_turned_off_is_gone_after_the_next_up(machine: Machine) -> None:
+    machine.command("up", "qwen-14b")
+    off = "NCCL_P2P_DISABLE,disable-custom-all-reduce"
+    done = machine.command("up", "qwen-14b", TANDEM_WITHOUT=off)
+    assert done.returncode == 0, done.stderr
+    assert not (machine.folder / "box/qwen-14b.env").exists()
+
+
+def test_a_machine_without_a_driver_is_not_kept(machine: Machine) -> None:
+    machine.smi.unlink()
+    done = machine.command("up", "qwen-14b")
+    assert done.returncode == 0, done.stderr
+    assert not (machine.folder / "box").exists()
