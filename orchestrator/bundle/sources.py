@@ -18,7 +18,7 @@ REQUIREMENTS = ("requirements/run.txt", "requirements/build.txt")
 # CPython releases that another machine may have, besides this machine's own.
 PYTHONS = ("3.11", "3.12", "3.13")
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
-_LEFT_OUT = frozenset({".git", ".venv", "__pycache__", "build", ".env"})
+_LEFT_OUT = frozenset({".git", ".venv", "__pycache__", "build", ".env", ".tandem"})
 
 
 def own_python() -> str:

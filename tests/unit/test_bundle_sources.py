@@ -22,6 +22,7 @@ from tests.unit.values import ROOT
 FILES = ("models.toml", "compose.yaml", "scripts/up", "env/demo.env", "docker/demo/model/config.json")
 LEFT_BEHIND = (
     ".env",
+    ".tandem/verify/demo.json",
     ".env.local",
     "docker/.env",
     ".venv/bin/python",
