@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import (
+    cli_bench,
     cli_bundle,
     cli_doctor,
     cli_images,
@@ -158,6 +159,6 @@ def logs(
 
 
 app.command("sleep-test")(cli_measure.sleep_test)
-app.add_typer(cli_measure.app, name="bench")
+app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_keys.app, name="keys")

@@ -13,13 +13,6 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
-app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    pass
-
 
 def sleep_test(
     context: typer.Context,
@@ -45,7 +38,6 @@ def sleep_test(
         raise typer.Exit(1)
 
 
-@app.command()
 def switch(
     context: typer.Context,
     models: Annotated[

@@ -1,7 +1,7 @@
 """Does what a plan says, operation by operation; decides nothing."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import groupby
 from typing import Any
@@ -60,10 +60,12 @@ class Executor:
         self._clock = clock
         self._pause = pause
 
-    def run(self, target: Profile, operations: Iterable[Operation], *, force: bool = False) -> None:
-        """Do the operations in order. Raises TandemError at the first that fails.
+    def run(
+        self, target: Profile, operations: Iterable[Operation], files: Sequence[str] = (), *, force: bool = False
+    ) -> None:
+        """Do the operations in order, with servers made from these Compose files where they are not the usual ones.
 
-        force: go on also where an all-reduce between the target's GPUs hangs.
+        force: go on also where an all-reduce between the target's GPUs hangs. Raises TandemError at the first that fails.
         """
         self._force = force
         todo = list(operations)
@@ -76,7 +78,7 @@ class Executor:
                 case "start" | "restart":
                     self._start(target, subjects, anew=kind == "restart")
                 case "create":
-                    self._create(subjects, needed=mine)
+                    self._create(subjects, files, needed=mine)
                 case _:
                     for subject in subjects:
                         self._one(kind, subject, target)
@@ -141,12 +143,12 @@ class Executor:
         self._compose(commands.up(self.project.settings.env_files, target.name, services, anew=anew), "started", names)
         self.view.phase("container", f"{names} started")
 
-    def _create(self, services: list[str], *, needed: bool) -> None:
+    def _create(self, services: list[str], files: Sequence[str], *, needed: bool) -> None:
         """Make containers of servers; those that are not needed now may fail."""
         names = ", ".join(services)
         self.view.phase("container", f"creating {names}")
         try:
-            self._compose(commands.create(self.project.settings.env_files, services), "created", names)
+            self._compose(commands.create(self.project.settings.env_files, services, files), "created", names)
             self.view.phase("container", f"{names} created")
         except TandemError as error:
             if needed:

@@ -46,6 +46,15 @@ def free_memory(path: Path = Path("/proc/meminfo")) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
+def cpu(path: Path = Path("/proc/cpuinfo")) -> tuple[str, int]:
+    """Name the processor, and count the cores that programs see; "unknown" where the kernel does not tell."""
+    try:
+        found = re.search(r"^model name\s*: *(.+)$", path.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else "unknown", os.cpu_count() or 1
+
+
 def nvidia_smi(arguments: Sequence[str]) -> tuple[int | None, str]:
     """Run nvidia-smi: its exit code and what it printed, where it failed the errors too.
 

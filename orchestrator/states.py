@@ -31,6 +31,8 @@ class Container:
     # The tag that it was made from, and the id of the image that had it then.
     image: str = ""
     ident: str = ""
+    # Its command line, whole.
+    command: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def state(self) -> State:
@@ -70,6 +72,7 @@ def inspected(details: dict[str, Any]) -> Container:
         serves=str(argv[2]) if argv[:2] == ["vllm", "serve"] and len(argv) > 2 else "",
         image=details["Config"].get("Image", ""),
         ident=details.get("Image", ""),
+        command=tuple(map(str, argv)),
     )
 
 

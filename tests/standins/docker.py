@@ -25,6 +25,8 @@ class Docker:
         self.address = ""
         # What it refuses everything with, when it does.
         self.refusal = ""
+        # The containers that it was told to remove; it has none but those of services.
+        self.removed: list[str] = []
         self._log, self._hashes = folder / "docker.log", folder / "docker.hashes"
         self._log.touch()
         self._hashes.touch()
@@ -79,6 +81,10 @@ def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
                 self._json({"ApiVersion": "1.47", "Version": "28.5.2"})
             else:
                 self._json({}, 200 if path.endswith("/_ping") else 404)
+
+        def do_DELETE(self) -> None:
+            docker.removed.append(urlsplit(self.path).path.rpartition("/")[2])
+            self._json({"message": "No such container"}, 404)
 
         def _json(self, value: Any, status: int = 200) -> None:
             body = json.dumps(value).encode()

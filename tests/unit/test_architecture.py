@@ -61,6 +61,10 @@ PURE = {
     "fit.ways",
     "fit.weights",
     "fit.words",
+    "load.compare",
+    "load.flags",
+    "load.results",
+    "load.words",
     "proof.answers",
     "proof.checks",
     "proof.prompts",
@@ -137,6 +141,8 @@ def test_pure_modules_import_only_what_is_pure() -> None:
         # Their argument's type, and nothing that reads or writes with it.
         "commands": {"pathlib"},
         "report": {"orchestrator.project"},
+        # Splits a text into words.
+        "load.flags": {"shlex"},
         # Not its clock: the day that packages are resolved for.
         "versions": {"datetime"},
     }
@@ -169,12 +175,12 @@ def test_only_one_module_speaks_http() -> None:
 
 def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
     # bundle.inside walks folders with it; activator.store puts a file on the disk for good.
-    # weights: the id of its own process is in the names of its containers; view: how wide a terminal is; cli_keys and
-    # keyfile: who the user is, and whose a file shall be; doctor.kept puts a file on the disk for good.
+    # weights, load.run: the id of its own process is in the names of its containers; view: how wide a terminal is; cli_keys
+    # and keyfile: who the user is, and whose a file shall be; doctor.kept puts a file on the disk for good.
     assert users("os") == {
         "activator.__main__", "activator.store",
-        "base", "bundle.inside", "bundle.sources", "cli", "cli_doctor", "cli_keys", "cli_switch", "cli_weights",
-        "doctor.kept", "host", "keyfile", "session", "view", "weights",
+        "base", "bundle.inside", "bundle.sources", "cli", "cli_bench", "cli_doctor", "cli_keys", "cli_switch",
+        "cli_weights", "doctor.kept", "host", "keyfile", "load.run", "session", "view", "weights",
     }  # fmt: skip
 
 

@@ -133,3 +133,13 @@ def test_each_compute_capability_is_named_once(
 def test_a_machine_without_nvidia_has_no_compute_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert host.compute_capabilities() == []
+
+
+def test_the_processor_is_named_where_the_kernel_names_it(tmp_path: Path) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nmodel name\t: AMD Ryzen 9 7950X\nmodel\t\t: 97\n")
+    assert host.cpu(told)[0] == "AMD Ryzen 9 7950X"
+    told.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
+    assert host.cpu(told)[0] == "unknown"
+    assert host.cpu(tmp_path / "none")[0] == "unknown"
+    assert host.cpu()[1] >= 1
