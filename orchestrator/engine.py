@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from orchestrator.errors import TandemError
 from orchestrator.states import Container, inspected
@@ -42,6 +42,14 @@ def expected(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]
             raise TandemError(f"Docker gave no answer: {error}. 'docker info' shows whether it runs.") from None
 
     return checked
+
+
+class Published(NamedTuple):
+    """A container that has a port of this machine, on an address; its service, "" where it is of another project."""
+
+    name: str
+    service: str
+    address: str
 
 
 class Engine:
@@ -165,6 +173,31 @@ class Engine:
         folder = Path(api.info()["DockerRootDir"])
         # The same path on another machine, or in a virtual one, is another disk.
         return folder, str(api.base_url) == "http+docker://localhost" and folder.is_dir()
+
+    @expected
+    def info(self) -> dict[str, Any]:
+        """Give what the Engine says of itself."""
+        return dict(self.client.api.info())
+
+    def address(self) -> str:
+        """Name where the Engine listens, such as unix:///var/run/docker.sock."""
+        return self._host() or "unix:///var/run/docker.sock"
+
+    @expected
+    def publishing(self, port: int) -> list[Published]:
+        """Name the running containers of any project that have a port of this machine."""
+        return [
+            Published(entry["Names"][0].lstrip("/"), self._service(entry), given.get("IP") or "0.0.0.0")  # noqa: S104 (read)
+            for entry in self.client.api.containers()
+            for given in entry.get("Ports") or ()
+            if entry.get("Names") and given.get("PublicPort") == port
+        ]
+
+    def _service(self, entry: Mapping[str, Any]) -> str:
+        """Name the service of this project that a listed container is of; "" for another's."""
+        labels = entry.get("Labels") or {}
+        mine = labels.get("com.docker.compose.project") == self.project
+        return str(labels.get("com.docker.compose.service", "")) if mine else ""
 
     @expected
     def gpu_refusal(self, image: str, gpus: Sequence[int]) -> str | None:

@@ -3,10 +3,13 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from errno import EADDRINUSE
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.fit.gpu import FIELDS, PROCESS_FIELDS, Gpu, read
 
@@ -18,6 +21,58 @@ SMI_SECONDS = 20
 # A line of apt's sources in either of its forms, or of a list of mirrors.
 _MIRROR = re.compile(r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)?(https?://\S*/debian)/?(?:\s|$)", re.MULTILINE)
 _DEFAULT = re.compile(r'^DEF_MIRROR="(https?://[^"]+)"', re.MULTILINE)
+
+
+class Ran(NamedTuple):
+    """How a program ended: its exit code, None where there is no such program or it took too long; and what it said."""
+
+    code: int | None
+    text: str = ""
+
+
+def ran(argv: Sequence[str], seconds: float, folder: Path | None = None) -> Ran:
+    """Run a program that only looks, for so many seconds at the most."""
+    try:
+        # Windows' programs write in a code page of their own; what we read of it is ASCII.
+        done = subprocess.run(
+            argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return Ran(None)
+    return Ran(done.returncode, done.stdout.decode(errors="replace"))
+
+
+def shown(argv: Sequence[str]) -> int:
+    """Run a program that a person watches and may have to answer, such as sudo; its exit code."""
+    try:
+        return subprocess.run(argv, check=False).returncode
+    except OSError:
+        return 127
+
+
+def refused(address: str, port: int) -> str:
+    """Say why no server could listen there: taken, no such address, not allowed; "" when one could."""
+    family, host = (socket.AF_INET6 if ":" in address else socket.AF_INET), address.strip("[]")
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as server:
+            # As Docker's own proxy does: what is left of closed connections is no server.
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((host, port))
+    except PermissionError:
+        return "not allowed"
+    except OSError as error:
+        return "taken" if error.errno == EADDRINUSE else "no such address"
+    return ""
+
+
+def user() -> int:
+    """Name this process's user by its number."""
+    return os.getuid()
+
+
+def terminal() -> bool:
+    """Whether somebody can be asked: standard input and standard error are terminals."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def commit(folder: Path) -> str:

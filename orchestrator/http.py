@@ -7,7 +7,9 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,15 @@ _HOPS = 5
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back from one address: its body, or the fault in a few words, and how long it took."""
+    """What came back from one address: its body, or the fault in a few words, and how long it took.
+
+    date is what time the server says it is, also with an error: Unix seconds, None where it does not say.
+    """
 
     body: bytes = b""
     fault: str = ""
     milliseconds: int = 0
+    date: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,16 +183,18 @@ def get(address: str, way: Way, *, seconds: float, accept: str = "*/*") -> Answe
     worker.finish(seconds)
     took = round((time.monotonic() - start) * 1000)
     answer = found[0] if found else Answer(fault=f"no answer in {seconds:g} s")
-    return Answer(answer.body, answer.fault, took)
+    return replace(answer, milliseconds=took)
 
 
 def _get(address: str, way: Way, seconds: float, accept: str) -> Answer:
     try:
-        return Answer(_fetch(address, way, seconds, accept))
+        body, date = _fetch(address, way, seconds, accept)
+        return Answer(body, date=date)
     except HTTPError as error:
+        date = _date(error.headers)
         if 300 <= error.code < 400:
-            return Answer(fault=f"{error.code}, sends on to {error.headers.get('Location')}")
-        return Answer(fault=f"{error.code} {error.reason}")
+            return Answer(fault=f"{error.code}, sends on to {error.headers.get('Location')}", date=date)
+        return Answer(fault=f"{error.code} {error.reason}", date=date)
     except InvalidURL as error:
         return Answer(fault=f"no address: {error}")
     except HTTPException:
@@ -197,7 +205,15 @@ def _get(address: str, way: Way, seconds: float, accept: str) -> Answer:
         return Answer(fault=_fault(error, seconds))
 
 
-def _fetch(address: str, way: Way, seconds: float, accept: str) -> bytes:
+def _date(headers: "Message[str, str]") -> float | None:
+    """What a cache on the way kept has the date of then, and says how many seconds that is ago."""
+    try:
+        return parsedate_to_datetime(headers.get("Date", "")).timestamp() + int(headers.get("Age", "0"))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _fetch(address: str, way: Way, seconds: float, accept: str) -> tuple[bytes, float | None]:
     context = ssl.create_default_context(cafile=way.authorities or None)
     opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Stay())
     for _ in range(_HOPS):
@@ -206,7 +222,7 @@ def _fetch(address: str, way: Way, seconds: float, accept: str) -> bytes:
                 body: bytes = answer.read(LIMIT + 1)
                 if len(body) > LIMIT:
                     raise ValueError(f"answers rubbish: more than {LIMIT // 2**20} MiB")
-                return body
+                return body, _date(answer.headers)
         except HTTPError as error:
             onward = urljoin(address, error.headers.get("Location", ""))
             # pip, apt and uv follow a redirect too; but only what is listed is to be asked.

@@ -33,6 +33,8 @@ class Container:
     ident: str = ""
     # Its command line, whole.
     command: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    # How often Docker has started it again by itself.
+    restarts: int = 0
 
     @property
     def state(self) -> State:
@@ -73,6 +75,7 @@ def inspected(details: dict[str, Any]) -> Container:
         image=details["Config"].get("Image", ""),
         ident=details.get("Image", ""),
         command=tuple(map(str, argv)),
+        restarts=details.get("RestartCount", 0),
     )
 
 

@@ -23,6 +23,10 @@ class Docker:
         self.containers: dict[str, dict[str, Any]] = {}
         self.images: dict[str, str] = {}
         self.address = ""
+        # Containers of nobody's project, as the daemon lists them.
+        self.others: list[dict[str, Any]] = []
+        # What it says of itself beside its version.
+        self.info: dict[str, Any] = {}
         # What it refuses everything with, when it does.
         self.refusal = ""
         # The containers that it was told to remove; it has none but those of services.
@@ -74,9 +78,12 @@ def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
             if named is not None:
                 self._json(docker.containers[named])
             elif path.endswith("/containers/json"):
-                self._json([{"Id": name, "Labels": {}} for name in docker.containers])
+                mine = [{"Id": name, "Labels": {}} for name in docker.containers]
+                self._json(mine if "filters" in self.path else [*mine, *docker.others])
             elif path.endswith("/images/json"):
                 self._json([{"Id": ident, "RepoTags": [tag]} for tag, ident in docker.images.items()])
+            elif path.endswith("/info"):
+                self._json({"ServerVersion": "28.5.2", "OperatingSystem": "a stand-in", **docker.info})
             elif path.endswith("/version"):
                 self._json({"ApiVersion": "1.47", "Version": "28.5.2"})
             else:
