@@ -1,4 +1,4 @@
-"""The command `doctor`: looks at what Tandem needs around it, and says in a table what works."""
+"""The command `doctor`: its options, and `doctor network`, which says in a table which mirrors work."""
 
 import json
 import os
@@ -18,15 +18,27 @@ if TYPE_CHECKING:
     from orchestrator.probes import Probe
     from orchestrator.project import Project
 
-app = typer.Typer(
-    help="Look at what Tandem needs around it, and say what works.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Look at what Tandem needs around it, and say what works.", rich_markup_mode=None)
 
 
-@app.callback()
-def _root() -> None:
-    # With a callback, one command alone keeps its name.
-    pass
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what is safe to mend and can be undone.")] = False,
+) -> None:
+    """Look at this machine: what stands in the way of a model, and the line that mends it.
+
+    Exit code 0 when nothing stands in the way, 1 when something does, 2 when the project cannot be read.
+    """
+    from orchestrator import cli_checks
+
+    if context.invoked_subcommand:
+        if as_json or fix:
+            said = f"give it after {context.invoked_subcommand}, if it has it"
+            raise typer.BadParameter(said, param_hint="--json, --fix")
+        return
+    cli_checks.doctor(context, lambda: _target(session.project(context)), as_json=as_json, mend=fix)
 
 
 @app.command()

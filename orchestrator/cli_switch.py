@@ -144,7 +144,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Bring a model up, whatever has to be rendered, built, stopped or started for it."""
-    from orchestrator import ask, report, view
+    from orchestrator import ask, cli_checks, report, view
     from orchestrator.doctor import kept
     from orchestrator.errors import ConfigError, TandemError
     from orchestrator.executor import Executor
@@ -158,6 +158,8 @@ def up(
         if whole.exposed:
             raise ConfigError([whole.exposed])
         activator.check()
+        # Before Docker is asked: WSL 1 has none.
+        cli_checks.stop(whole, engine)
         engine.check()
         before, whole = whole.box, _looked(whole, target)
         if whole.box is not None and whole.box != before:
