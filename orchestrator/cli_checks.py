@@ -76,8 +76,8 @@ def doctor(context: typer.Context, target: Callable[[], Path], *, as_json: bool,
     progress = Progress(session.say)
     try:
         box, findings = _look(context, progress)
-        done = _mend(context, box, target, progress) if mend else []
-        if any(each.undo for each in done):
+        done = [*_mend(context, box, target, progress), *_together(context, findings, progress)] if mend else []
+        if done:
             box, findings = _look(context, progress)
     except ConfigError as error:
         if not as_json:
@@ -120,8 +120,47 @@ def _look(context: typer.Context, progress: Progress) -> "tuple[Box, list[Findin
         raise ConfigError(str(error).splitlines()) from None
     engine = session.engine(whole)
     box = examine(whole, engine, _means(whole, engine), progress)
-    # The place of the checks of GPUs: every.findings(box, gpus=...) puts theirs into the table.
-    return box, every.findings(box)
+    progress("asking nvidia-smi")
+    return box, every.findings(box, gpus=_gpus(whole, engine))
+
+
+def _gpus(whole: "Project", engine: "Engine") -> "list[Finding]":
+    from orchestrator.doctor import gpus, gpus_around, nvidia
+    from orchestrator.errors import TandemError
+
+    try:
+        around = gpus_around.around(whole, engine)
+    except TandemError:
+        # That Docker gives no answer has a row of its own.
+        around = gpus.Around(kept=whole.reduced)
+    return gpus.findings(nvidia.look(), whole.profiles.values(), whole.versions, whole.settings.get, around)
+
+
+def _together(context: typer.Context, findings: "list[Finding]", progress: Progress) -> "list[Done]":
+    """Where an all-reduce hung, or was wrong, try what is left to switch off, for each model in whose way that is."""
+    from orchestrator.doctor import nccl_run
+    from orchestrator.doctor.fixing import Done
+    from orchestrator.errors import TandemError
+
+    if not any(finding.check.startswith("nccl") and finding.status == "bad" for finding in findings):
+        return []
+    whole = session.project(context)
+    engine = session.engine(whole)
+    done: list[Done] = []
+    for profile in whole.profiles.values():
+        result = whole.reduced.get(nccl_run.tried(whole, engine.image_ids(), profile))
+        if result is None or not result.stops:
+            continue
+        progress("")
+        try:
+            found = nccl_run.mend(whole, engine, profile, session.say)
+        except TandemError as error:
+            done.append(Done(f"{profile.name}: its GPUs could not be tried together: {error}"))
+            continue
+        # Another profile may have the same image and GPUs.
+        whole = session.project(context)
+        done.append(Done(f"{profile.name}: {found}", "remove box/nccl.json" if found.state == "works" else ""))
+    return done
 
 
 def _mend(context: typer.Context, box: "Box", target: Callable[[], Path], progress: Progress) -> "list[Done]":

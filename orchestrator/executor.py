@@ -65,7 +65,8 @@ class Executor:
     ) -> None:
         """Do the operations in order, with servers made from these Compose files where they are not the usual ones.
 
-        force: go on also where an all-reduce between the target's GPUs hangs. Raises TandemError at the first that fails.
+        force: go on also where an all-reduce between the target's GPUs hangs.
+        Raises TandemError at the first that fails.
         """
         self._force = force
         todo = list(operations)

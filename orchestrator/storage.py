@@ -59,6 +59,7 @@ class Storage:
         return self._engine.data_folder()
 
     @expected
+    @expected
     def has_weights(self) -> bool:
         """Say whether the place of weights exists."""
         if self.in_folder:

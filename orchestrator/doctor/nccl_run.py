@@ -53,7 +53,10 @@ def once(run: Run, profile: Profile, variables: Mapping[str, str]) -> Result:
 
 def runner(engine: Engine, folder: Path, image: str, profile: Profile) -> Run:
     """Give what runs it in a container of an image, with the GPUs and the shared memory of a profile."""
-    files = {INSIDE: (folder / PROGRAM).read_bytes()}
+    try:
+        files = {INSIDE: (folder / PROGRAM).read_bytes()}
+    except OSError as error:
+        raise TandemError(f"{folder / PROGRAM}: {error.strerror or error}; it is part of the project") from None
 
     def run(words: list[str], variables: Mapping[str, str]) -> Ran:
         return imagestore.run_for(

@@ -84,6 +84,8 @@ def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
                 self._json([{"Id": ident, "RepoTags": [tag]} for tag, ident in docker.images.items()])
             elif path.endswith("/info"):
                 self._json({"ServerVersion": "28.5.2", "OperatingSystem": "a stand-in", **docker.info})
+            elif path.endswith("/volumes"):
+                self._json({"Volumes": []})
             elif path.endswith("/version"):
                 self._json({"ApiVersion": "1.47", "Version": "28.5.2"})
             else:

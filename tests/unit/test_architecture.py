@@ -58,7 +58,6 @@ PURE = {
     "doctor.checks_network",
     "doctor.checks_wsl",
     "doctor.every",
-    "doctor.finding",
     "doctor.reading",
     "doctor.remedies",
     "doctor.words",
@@ -188,8 +187,8 @@ def test_only_one_module_speaks_http() -> None:
 
 def test_only_the_command_line_and_what_meets_the_machine_read_the_environment() -> None:
     # bundle.inside walks folders with it; activator.store puts a file on the disk for good.
-    # weights, load.run: the id of its own process is in the names of its containers; view: how wide a terminal is; cli_keys
-    # and keyfile: who the user is, and whose a file shall be; doctor.kept puts a file on the disk for good.
+    # weights, load.run: the id of its own process is in the names of its containers; view: how wide a terminal is;
+    # cli_keys and keyfile: who the user is, and whose a file shall be; doctor.kept puts a file on the disk for good.
     assert users("os") == {
         "activator.__main__", "activator.store",
         "base", "bundle.inside", "bundle.sources", "cli", "cli_bench", "cli_doctor", "cli_keys", "cli_switch",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.doctor import kept
+from orchestrator.doctor.nccl import Result, Tried
 from tests.standins import activator, docker
 from tests.unit.nvidia_samples import LINUX, NONE_P2P
 from tests.unit.test_main import VERSIONS, run
@@ -104,3 +105,21 @@ def test_a_machine_without_a_driver_is_not_kept(machine: Machine) -> None:
     done = machine.command("up", "qwen-14b")
     assert done.returncode == 0, done.stderr
     assert not (machine.folder / "box").exists()
+
+
+def test_doctor_has_the_gpus_in_its_table_and_what_their_all_reduce_gave(machine: Machine) -> None:
+    done = machine.command("doctor", "--json")
+    assert done.stdout, done.stderr
+    found = {row["check"]: row for row in json.loads(done.stdout)["findings"]}
+    assert found["nvidia driver"]["status"] == "ok"
+    assert found["nccl"]["found"].startswith("not tried yet between GPUs 0, 1")
+    machine.command("up", "qwen-14b")
+    key = Tried("sha256:2", "0.32.0-cu130", "580.95.05", (0, 1))
+    kept.keep_results(machine.folder, {key: Result("hung", "nccl", "all-reduce", "no end in 60 s")})
+    done = machine.command("doctor", "--json")
+    row = next(row for row in json.loads(done.stdout)["findings"] if row["check"] == "nccl")
+    assert (done.returncode, row["status"]) == (1, "bad")
+    # The stand-in for Docker runs no container, which is said, and changes nothing.
+    mended = machine.command("doctor", "--fix")
+    assert "qwen-14b: its GPUs could not be tried together: " in mended.stdout
+    assert kept.results(machine.folder)[key].state == "hung"
