@@ -18,6 +18,7 @@ from orchestrator import (
     cli_keys,
     cli_measure,
     cli_proof,
+    cli_report,
     cli_switch,
     cli_verify,
     cli_weights,
@@ -106,6 +107,7 @@ app.command()(cli_images.images)
 app.command()(cli_verify.verify_image)
 app.command()(cli_weights.pull)
 app.command()(cli_proof.verify)
+app.command()(cli_report.report)
 app.add_typer(cli_weights.app, name="models")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.doctor.examining import Means
     from orchestrator.doctor.finding import Finding
     from orchestrator.doctor.fixing import Done
+    from orchestrator.doctor.smi import Seen
     from orchestrator.engine import Engine
     from orchestrator.project import Project
 
@@ -63,7 +64,7 @@ def stop(whole: "Project", engine: "Engine") -> None:
     from orchestrator.doctor.examining import glance
     from orchestrator.errors import TandemError
 
-    found = every.blocking(glance(whole, engine, _means(whole, engine)))
+    found = every.blocking(glance(whole, engine, means(whole, engine)))
     if found:
         raise TandemError("\n".join(map(words.refusal, found)))
 
@@ -108,8 +109,6 @@ def _told(done: "list[Done]", *, mend: bool) -> list[str]:
 
 def _look(context: typer.Context, progress: Progress) -> "tuple[Box, list[Finding]]":
     """Read the project anew, as something of it may have been mended, and examine the machine."""
-    from orchestrator.doctor import every
-    from orchestrator.doctor.examining import examine
     from orchestrator.errors import ConfigError, TandemError
 
     try:
@@ -119,13 +118,25 @@ def _look(context: typer.Context, progress: Progress) -> "tuple[Box, list[Findin
     except TandemError as error:
         raise ConfigError(str(error).splitlines()) from None
     engine = session.engine(whole)
-    box = examine(whole, engine, _means(whole, engine), progress)
-    progress("asking nvidia-smi")
-    return box, every.findings(box, gpus=_gpus(whole, engine))
+    return examined(whole, engine, means(whole, engine), progress)
 
 
-def _gpus(whole: "Project", engine: "Engine") -> "list[Finding]":
-    from orchestrator.doctor import gpus, gpus_around, nvidia
+def examined(
+    whole: "Project", engine: "Engine", looking: "Means", tell: Callable[[str], None], seen: "Seen | None" = None
+) -> "tuple[Box, list[Finding]]":
+    """Examine the machine, and judge it; its GPUs too, which may have been seen already. Prints nothing."""
+    from orchestrator.doctor import every, nvidia
+    from orchestrator.doctor.examining import examine
+
+    box = examine(whole, engine, looking, tell)
+    if seen is None:
+        tell("asking nvidia-smi")
+        seen = nvidia.look()
+    return box, every.findings(box, gpus=_gpus(whole, engine, seen))
+
+
+def _gpus(whole: "Project", engine: "Engine", seen: "Seen") -> "list[Finding]":
+    from orchestrator.doctor import gpus, gpus_around
     from orchestrator.errors import TandemError
 
     try:
@@ -133,7 +144,7 @@ def _gpus(whole: "Project", engine: "Engine") -> "list[Finding]":
     except TandemError:
         # That Docker gives no answer has a row of its own.
         around = gpus.Around(kept=whole.reduced)
-    return gpus.findings(nvidia.look(), whole.profiles.values(), whole.versions, whole.settings.get, around)
+    return gpus.findings(seen, whole.profiles.values(), whole.versions, whole.settings.get, around)
 
 
 def _together(context: typer.Context, findings: "list[Finding]", progress: Progress) -> "list[Done]":
@@ -187,7 +198,8 @@ def _mend(context: typer.Context, box: "Box", target: Callable[[], Path], progre
     return [*done, *(Done(f"  but the shell's {name} beats the file: unset {name}") for name in beaten)]
 
 
-def _means(whole: "Project", engine: "Engine") -> "Means":
+def means(whole: "Project", engine: "Engine") -> "Means":
+    """What this machine is looked at with."""
     from orchestrator import ask, host
     from orchestrator.doctor.examining import Means
     from orchestrator.fit.hub import way

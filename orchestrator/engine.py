@@ -55,8 +55,14 @@ class Published(NamedTuple):
 class Engine:
     """Docker as one Compose project sees it."""
 
-    def __init__(self, folder: Path, project: str, environment: Mapping[str, str]) -> None:
-        """Connect on first use. folder is the project's; environment is what Docker's CLI runs with."""
+    def __init__(self, folder: Path, project: str, environment: Mapping[str, str], *, seconds: float = TIMEOUT) -> None:
+        """Connect on first use. folder is the project's; environment is what Docker's CLI runs with.
+
+        An answer of the daemon may take so many seconds.
+        """
+        self.seconds = seconds
+        # Why nobody is to wait for the daemon again; "" where it may answer.
+        self.gone = ""
         self.folder = folder
         self.project = project
         self.environment = dict(environment)
@@ -65,8 +71,10 @@ class Engine:
     @property
     def client(self) -> "DockerClient":
         """The SDK's client. Raises TandemError when no daemon answers."""
+        if self.gone:
+            raise TandemError(self.gone)
         if self._client is None:
-            self._client = self.connect(TIMEOUT)
+            self._client = self.connect(self.seconds)
         return self._client
 
     def check(self) -> None:
@@ -75,7 +83,9 @@ class Engine:
 
     def another(self) -> "Engine":
         """The same on a connection of its own, for another thread."""
-        return Engine(self.folder, self.project, self.environment)
+        other = Engine(self.folder, self.project, self.environment, seconds=self.seconds)
+        other.gone = self.gone
+        return other
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -119,7 +129,8 @@ class Engine:
         """Ask Docker's CLI where the daemon is: the SDK knows DOCKER_HOST but no contexts."""
         if self.environment.get("DOCKER_HOST"):
             return self.environment["DOCKER_HOST"]
-        shown = self.run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], check=False)
+        argv = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+        shown = self.run(argv, check=False, seconds=self.seconds)
         return shown.stdout.strip() or None
 
     @expected
@@ -237,10 +248,12 @@ class Engine:
         if container is not None:
             self.client.api.kill(container.name, signal)
 
-    def run(self, argv: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command of Docker's CLI to its end and keep what it says.
+    def run(
+        self, argv: list[str], *, check: bool = True, seconds: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of Docker's CLI to its end, for at most so many seconds, and keep what it says.
 
-        Raises TandemError when there is no CLI, or, with check, when it fails.
+        Raises TandemError when there is no CLI, when it takes too long, or, with check, when it fails.
         """
         try:
             done = subprocess.run(
@@ -252,9 +265,12 @@ class Engine:
                 text=True,
                 errors="replace",
                 check=False,
+                timeout=seconds,
             )
         except FileNotFoundError:
             raise TandemError(NO_COMMAND) from None
+        except subprocess.TimeoutExpired:
+            raise TandemError(f"'{' '.join(argv)}' gave no answer in {seconds:g} s") from None
         if check and done.returncode:
             raise TandemError(f"'{' '.join(argv)}' failed: {_last(done.stderr)}")
         return done

@@ -92,6 +92,12 @@ def cause(lines: Iterable[str], known: Iterable[tuple[re.Pattern[str], str]] = _
     return said[-1] if said else "it said nothing"
 
 
+def telling(line: str) -> bool:
+    """Whether a line alone may be what `cause` names: one that is known, or an exception's."""
+    said = _message(line)
+    return _EXCEPTION.match(said) is not None or any(pattern.search(said) for pattern, _ in _KNOWN)
+
+
 def of_memory(reason: str) -> bool:
     """Whether a server failed for want of GPU memory, by the cause that was named."""
     return _WANT.search(reason) is not None

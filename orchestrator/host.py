@@ -75,11 +75,17 @@ def terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def commit(folder: Path) -> str:
+def names() -> list[str]:
+    """Name this machine as it calls itself on the network, whole and without its domain."""
+    name = socket.gethostname()
+    return [name, name.partition(".")[0]]
+
+
+def commit(folder: Path, seconds: float = 20) -> str:
     """Name the commit that a folder is at, with -dirty when it holds changes; "" where there is no repository."""
     argv = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+        return subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
@@ -110,7 +116,7 @@ def cpu(path: Path = Path("/proc/cpuinfo")) -> tuple[str, int]:
     return found[1].strip() if found else "unknown", os.cpu_count() or 1
 
 
-def nvidia_smi(arguments: Sequence[str]) -> tuple[int | None, str]:
+def nvidia_smi(arguments: Sequence[str], seconds: float = SMI_SECONDS) -> tuple[int | None, str]:
     """Run nvidia-smi: its exit code and what it printed, where it failed the errors too.
 
     None with no words where there is no such program; with words where it could not be run to its end.
@@ -120,10 +126,10 @@ def nvidia_smi(arguments: Sequence[str]) -> tuple[int | None, str]:
         return None, ""
     try:
         done = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, errors="replace", timeout=SMI_SECONDS, check=False
+            [program, *arguments], capture_output=True, text=True, errors="replace", timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return None, f"nvidia-smi gave no answer in {SMI_SECONDS} s"
+        return None, f"nvidia-smi gave no answer in {seconds:g} s"
     except OSError as error:
         return None, f"{program}: {error.strerror or error}"
     return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr

@@ -168,6 +168,13 @@ def running(engine: Engine) -> dict[str, str]:
     return {ident: labels.get(service, "") if labels.get(project) == engine.project else "" for ident, labels in listed}
 
 
+@expected
+def log(engine: Engine, container: str, lines: int) -> str:
+    """Give the last lines of a container's log, of both its outputs, by the container's name."""
+    said: bytes = engine.client.api.logs(container, stdout=True, stderr=True, tail=lines)
+    return said.decode(errors="replace")
+
+
 def _archive(files: Mapping[str, bytes]) -> bytes:
     """Pack files so that every user may read them, whatever their modes are here."""
     packed = io.BytesIO()

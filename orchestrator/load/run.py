@@ -269,6 +269,12 @@ def find(place: Path, name: str) -> Path:
     raise TandemError(f"{name}: no such result; in {place} there are: {last}")
 
 
+def last(place: Path, profile: str) -> Path | None:
+    """Find the last result of one profile, by its file's name; None where there is none."""
+    named = re.compile(re.escape(profile) + r"-[0-9]{8}T[0-9]{6}(?:-[0-9]+)?")
+    return max((path for path in place.glob("*.json") if named.fullmatch(path.stem)), key=_moment, default=None)
+
+
 def _moment(path: Path) -> tuple[str, int]:
     """When a result was begun, which its name ends with, and which of that second it is."""
     found = re.search(r"([0-9]{8}T[0-9]{6})(?:-([0-9]+))?$", path.stem)

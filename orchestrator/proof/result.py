@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.errors import TandemError
 from orchestrator.proof.checks import Check, passed
 from orchestrator.proof.texts import columns_of
 from orchestrator.proof.wording import NAMES
@@ -54,6 +55,18 @@ def values(result: Result) -> dict[str, Any]:
         "passed": result.passed,
         "checks": [asdict(row) for row in result.rows],
     }
+
+
+def read(found: Any, name: str) -> Result:
+    """Take what `values` showed for a result again. Raises TandemError, naming the file, when it is none."""
+    try:
+        rows = tuple(Check(row["name"], row["state"], row["fact"]) for row in found["checks"])
+        if not rows or any(row.state not in _MARKS for row in rows):
+            raise ValueError("no checks, or one of a state that there is not")
+        words = {key: str(found[key]) for key in ("profile", "model", "address", "when")}
+        return Result(**words, seconds=float(found["seconds"]), plumbing=bool(found["plumbing"]), rows=rows)
+    except (LookupError, TypeError, ValueError) as error:
+        raise TandemError(f"{name}: is no result of verify: {error}") from None
 
 
 def table(result: Result) -> str:

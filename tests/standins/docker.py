@@ -1,6 +1,7 @@
 """A stand-in for Docker: a daemon that lists what a test tells it, and a `docker` command that keeps its arguments."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -29,6 +30,8 @@ class Docker:
         self.info: dict[str, Any] = {}
         # What it refuses everything with, when it does.
         self.refusal = ""
+        # What the log of each service's container holds.
+        self.logs: dict[str, str] = {}
         # The containers that it was told to remove; it has none but those of services.
         self.removed: list[str] = []
         self._log, self._hashes = folder / "docker.log", folder / "docker.hashes"
@@ -61,6 +64,7 @@ class Docker:
             "Config": {
                 "Image": image,
                 "Cmd": [],
+                "Tty": False,
                 "Labels": {"com.docker.compose.service": service, "com.docker.compose.config-hash": "1"},
             },
         }
@@ -74,14 +78,26 @@ def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
                 self._json({"message": docker.refusal}, 500)
                 return
             path = urlsplit(self.path).path
-            named = next((name for name in docker.containers if path.endswith(f"/containers/{name}/json")), None)
+            logged = next(
+                (name for name in docker.containers if path.endswith(f"/containers/tandem-{name}/logs")), None
+            )
+            if logged is not None:
+                self._log(docker.logs.get(logged, "").encode())
+                return
+            named = next(
+                (name for name in docker.containers if re.search(rf"/containers/(?:tandem-)?{name}/json$", path)), None
+            )
             if named is not None:
                 self._json(docker.containers[named])
             elif path.endswith("/containers/json"):
-                mine = [{"Id": name, "Labels": {}} for name in docker.containers]
+                mine = [
+                    {"Id": name, "Labels": {}, "Names": [details["Name"]], "ImageID": details["Image"]}
+                    for name, details in docker.containers.items()
+                ]
                 self._json(mine if "filters" in self.path else [*mine, *docker.others])
             elif path.endswith("/images/json"):
-                self._json([{"Id": ident, "RepoTags": [tag]} for tag, ident in docker.images.items()])
+                rest = {"Size": 1 << 30, "Created": 1767323045, "Labels": {}}
+                self._json([{"Id": ident, "RepoTags": [tag], **rest} for tag, ident in docker.images.items()])
             elif path.endswith("/info"):
                 self._json({"ServerVersion": "28.5.2", "OperatingSystem": "a stand-in", **docker.info})
             elif path.endswith("/volumes"):
@@ -94,6 +110,14 @@ def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
         def do_DELETE(self) -> None:
             docker.removed.append(urlsplit(self.path).path.rpartition("/")[2])
             self._json({"message": "No such container"}, 404)
+
+        def _log(self, text: bytes) -> None:
+            """Answer as for a container without a terminal: a frame of what it printed."""
+            body = b"\x01\x00\x00\x00" + len(text).to_bytes(4, "big") + text
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def _json(self, value: Any, status: int = 200) -> None:
             body = json.dumps(value).encode()

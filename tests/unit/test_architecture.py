@@ -82,6 +82,11 @@ PURE = {
     "proof.result",
     "proof.texts",
     "proof.wording",
+    "telling.known",
+    "telling.lines",
+    "telling.redaction",
+    "telling.shapes",
+    "telling.words",
     "switch.backoff",
     "switch.belief",
     "switch.history",
@@ -95,6 +100,7 @@ PURE = {
 }
 # Of the standard library and of others, what only turns values into values.
 HARMLESS = {
+    "base64",
     "collections",
     "collections.abc",
     "dataclasses",
@@ -152,6 +158,7 @@ def test_pure_modules_import_only_what_is_pure() -> None:
         # Their argument's type, and nothing that reads or writes with it.
         "commands": {"pathlib"},
         "report": {"orchestrator.project"},
+        "telling.words": {"orchestrator.project"},
         # Splits a text into words.
         "load.flags": {"shlex"},
         # Not its clock: the day that packages are resolved for.
@@ -191,8 +198,8 @@ def test_only_the_command_line_and_what_meets_the_machine_read_the_environment()
     # cli_keys and keyfile: who the user is, and whose a file shall be; doctor.kept puts a file on the disk for good.
     assert users("os") == {
         "activator.__main__", "activator.store",
-        "base", "bundle.inside", "bundle.sources", "cli", "cli_bench", "cli_doctor", "cli_keys", "cli_switch",
-        "cli_weights", "doctor.kept", "host", "keyfile", "load.run", "session", "view", "weights",
+        "base", "bundle.inside", "bundle.sources", "cli", "cli_bench", "cli_doctor", "cli_keys", "cli_report",
+        "cli_switch", "cli_weights", "doctor.kept", "host", "keyfile", "load.run", "session", "view", "weights",
     }  # fmt: skip
 
 

@@ -331,6 +331,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "verify-image",
         "pull",
         "verify",
+        "report",
         "up",
         "down",
         "status",
