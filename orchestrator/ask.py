@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from orchestrator import http, project
+from orchestrator import host, http, project
 from orchestrator.errors import TandemError
 from orchestrator.project import Project
 
@@ -195,5 +195,5 @@ def _told(line: str) -> Told | None:
 def _moment(since: Any) -> str | None:
     """Write Unix seconds as RFC 3339 in UTC; what is written so stays."""
     if isinstance(since, int | float) and not isinstance(since, bool):
-        return datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return host.rfc3339(datetime.fromtimestamp(since, UTC))
     return str(since) if since else None

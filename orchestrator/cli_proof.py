@@ -61,6 +61,7 @@ def prove(whole: "Project", profile: "Profile", *, plumbing: bool) -> "Result":
     """Ask a model that is up, and keep what came of it. Raises UnaskedError when it cannot be asked."""
     from datetime import UTC, datetime
 
+    from orchestrator import host
     from orchestrator.ask import activator, lines
     from orchestrator.measure import Measure
     from orchestrator.proof.asking import Asker
@@ -72,7 +73,7 @@ def prove(whole: "Project", profile: "Profile", *, plumbing: bool) -> "Result":
     measure = Measure(asked, lambda model: whole.profiles[model].served_model_name, session.say)
     asker = Asker(asked, profile.name, profile.served_model_name, key=whole.client_key, lines=lines(whole))
     proof = Proof(asker, profile, session.say, lambda: sleep(asked, profile, measure, session.say), plumbing=plumbing)
-    began, when = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    began, when = time.monotonic(), host.rfc3339(datetime.now(UTC))
     rows = tuple(proof.rows())
     found = Result(
         profile=profile.name,

@@ -27,7 +27,7 @@ def report(context: typer.Context, output: Output = None, seconds: Seconds = 13)
     """
     from datetime import UTC, datetime
 
-    from orchestrator import cli_bench, project
+    from orchestrator import cli_bench, host, project
     from orchestrator.cli_checks import Progress
     from orchestrator.engine import Engine
     from orchestrator.errors import TandemError
@@ -44,7 +44,7 @@ def report(context: typer.Context, output: Output = None, seconds: Seconds = 13)
         found = gathering.gather(whole, problems, engine, os.environ, _findings, cli_bench.PLACE, progress, seconds)
         known, unread = opening.secrets(whole, files, os.environ)
         redact = Redaction(known)
-        when = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        when = host.rfc3339(datetime.now(UTC))
         sections = [(title, gathering.told(make, redact)) for title, make in found]
         text = words.document(when, sections, [redact(path) for path in unread])
         if output is not None:

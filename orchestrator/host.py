@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from errno import EADDRINUSE
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,11 @@ def refused(address: str, port: int) -> str:
     except OSError as error:
         return "taken" if error.errno == EADDRINUSE else "no such address"
     return ""
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a time of UTC, to the second, as RFC 3339 has it: 2026-01-02T03:04:05Z."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def user() -> int:

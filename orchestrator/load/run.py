@@ -125,7 +125,7 @@ class Load:
         return Result(
             profile=self._profile.name,
             model=self._profile.model,
-            date=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            date=host.rfc3339(began),
             tandem=__version__,
             commit=host.commit(self._whole.folder),
             server=Server(vllm=vllm, image=container.image, image_id=container.ident, command=container.command),
