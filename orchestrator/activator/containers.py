@@ -1,11 +1,11 @@
 """Starts and stops servers, with patience for a daemon that restarts, and remembers which of that was its own doing."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from orchestrator import failures
-from orchestrator.activator.docker import AwayError, Docker, DockerError, Seen
+from orchestrator.activator.docker import AwayError, Docker, DockerError, Seen, Stray
 
 Result = TypeVar("Result")
 Pause = Callable[[float], Awaitable[None]]
@@ -34,6 +34,10 @@ class Containers:
     async def look(self, model: str) -> Seen | None:
         """Look at a model's container; None when it has none. Raises DockerError."""
         return await self._patiently(lambda: self._docker.inspect(model))
+
+    async def strays(self, models: Collection[str]) -> list[Stray]:
+        """List the servers that run and are none of these models'. Raises DockerError."""
+        return await self._patiently(lambda: self._docker.strays(models))
 
     async def start(self, model: str) -> Seen | None:
         """See that a model's container runs, and look at it; None when it has none. Raises DockerError."""

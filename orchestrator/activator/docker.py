@@ -1,8 +1,9 @@
 """Talks to Docker through the engine-proxy: looks at, starts, stops and follows the containers of the models."""
 
 import asyncio
+import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from orchestrator.states import Container, inspected
 ADDRESS = "unix:///run/engine/docker.sock"
 # Seconds for one answer; starting a container may take long on a busy disk.
 TIMEOUT = 60
+# Labels of a server: its model profile, and the indexes of its GPUs with commas between.
+PROFILE, GPUS = "tandem.profile", "tandem.gpus"
 # Answers of the engine-proxy that say that the daemon behind it is away.
 GATEWAY = frozenset({502, 503, 504})
 
@@ -39,6 +42,14 @@ class Seen:
         """When its run began, in Unix seconds: its log holds the runs before too."""
         started = self.container.started_at
         return datetime.fromisoformat(started).timestamp() if started else None
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A server that runs though models.toml lists its profile no more, and the GPUs that it was given."""
+
+    model: str
+    gpus: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,19 @@ class Docker:
         """Look at a model's container; None when there is none. Raises DockerError."""
         seen: Seen | None = await self._call(lambda client: _look(client, self.name(model)))
         return seen
+
+    async def strays(self, models: Collection[str]) -> list[Stray]:
+        """List the servers of the project that run and are none of these models'. Raises DockerError."""
+        labels = [f"com.docker.compose.project={self.project}", PROFILE]
+        # Without all, Docker lists what runs.
+        listed = await self._call(lambda client: client.containers(filters={"label": labels}))
+        found = [(entry["Labels"][PROFILE], entry) for entry in listed if "tandem.alone" not in entry["Labels"]]
+        return [
+            Stray(model, frozenset(map(int, re.findall(r"\d+", entry["Labels"].get(GPUS, "")))))
+            for model, entry in sorted(found, key=lambda item: item[0])
+            # A container of `docker compose run` has the labels, and another name.
+            if model not in models and f"/{self.name(model)}" in entry["Names"]
+        ]
 
     async def start(self, model: str) -> None:
         """Start a model's container; one that runs stays as it is. Raises DockerError."""

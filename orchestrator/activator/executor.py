@@ -11,6 +11,7 @@ from orchestrator.activator.release import release
 from orchestrator.activator.run import AbandonedError, Run, StepError
 from orchestrator.activator.servers import RefusedError, ServerError
 from orchestrator.activator.sleeping import distrust
+from orchestrator.activator.strays import end_strays
 from orchestrator.states import STOPPED_CODES
 from orchestrator.switch.world import Ended, State, Step
 
@@ -30,6 +31,8 @@ class Executor:
         """Do all steps and tell how it ended. Cancelled, it leaves everything as it is: the next activator observes."""
         try:
             await self._check_container(run)
+            if any(step.kind in ("release", "start") for step in run.steps):
+                await end_strays(self._do, run, self._do.models[run.target])
             for step in run.steps:
                 run.check()
                 await self._step(run, step)

@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.activator.board import Board
 from orchestrator.activator.containers import Containers
-from orchestrator.activator.docker import AwayError, DockerError, Happening, Seen
+from orchestrator.activator.docker import AwayError, DockerError, Happening, Seen, Stray
 from orchestrator.activator.driver import Driver
 from orchestrator.activator.effects import Effects
 from orchestrator.activator.gpus import Card, Process
@@ -107,6 +107,8 @@ class World:
         self.folder, self.clock = folder, Clock()
         self.models, self.policy = models or MODELS, policy
         self.at = {name: Server() for name in self.models}
+        # GPUs of servers whose profiles are gone.
+        self.strayed: dict[str, frozenset[int]] = {}
         self.did: list[str] = []
         self.away = False
         self.routed: dict[str, int] | None = {}
@@ -141,6 +143,11 @@ class World:
         at = datetime.fromtimestamp(server.started, UTC).isoformat() if server.started else ""
         one = Container(model, f"tandem-{model}", server.status, "", server.code, started_at=at, oom_killed=server.oom)
         return Seen(f"id-{model}", "image-1", one)
+
+    async def strays(self, models: Collection[str]) -> list[Stray]:
+        await self.ping()
+        running = {name for name, server in self.at.items() if server.status == "running"}
+        return [Stray(name, gpus) for name, gpus in self.strayed.items() if name in running and name not in models]
 
     async def start(self, model: str) -> None:
         await self.ping()
@@ -259,6 +266,11 @@ class World:
         self.effects.board.opened(model, False)
         self.effects.board.set(model, "asleep")
         self.at[model].asleep = True
+
+    def stray(self, model: str, *gpus: int) -> None:
+        """A server runs whose profile is gone."""
+        self.at[model] = Server("running", started=self.clock.wall() - 100)
+        self.strayed[model] = frozenset(gpus)
 
     def run_of(self, target: str, *steps: str) -> Run:
         """A run of these steps, such as "drain a"."""

@@ -9,7 +9,7 @@ from docker.errors import APIError, NotFound
 from requests import Response
 from requests.exceptions import ConnectionError as NoConnection
 
-from orchestrator.activator.docker import AwayError, Docker, DockerError, Happening
+from orchestrator.activator.docker import AwayError, Docker, DockerError, Happening, Stray
 
 
 def event(action: str, model: str, **said: str) -> dict[str, Any]:
@@ -107,3 +107,27 @@ def test_lines_come_whole_whatever_the_chunks() -> None:
         return [line async for line in docker.follow("a", None)]
 
     assert asyncio.run(lines()) == ["one", "two", "three"]
+
+
+def listed(name: str, profile: str = "", **labels: str) -> dict[str, Any]:
+    return {"Names": [f"/{name}"], "Labels": {"tandem.profile": profile or name.removeprefix("tandem-"), **labels}}
+
+
+def test_a_server_that_runs_and_is_no_models_is_a_stray() -> None:
+    running = [
+        listed("tandem-old", **{"tandem.gpus": "0,1"}),
+        listed("tandem-a", **{"tandem.gpus": "0,1"}),
+        listed("tandem-tiny", **{"tandem.gpus": ""}),
+        listed("tandem-old-run-1", profile="old"),
+        listed("tandem-test", **{"tandem.alone": "true"}),
+    ]
+    asked: list[Any] = []
+
+    class Lists(Client):
+        def containers(self, filters: Any) -> list[dict[str, Any]]:
+            asked.append(filters)
+            return running
+
+    strays = asyncio.run(Docker("tandem", Lists).strays({"a"}))
+    assert strays == [Stray("old", frozenset({0, 1})), Stray("tiny", frozenset())]
+    assert asked == [{"label": ["com.docker.compose.project=tandem", "tandem.profile"]}]

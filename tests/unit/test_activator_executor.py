@@ -510,3 +510,64 @@ def test_a_run_that_is_cancelled_leaves_the_servers_as_they_are(world: World) ->
         assert world.at["b"].status == "running"
 
     play(test)
+
+
+# --- servers whose profiles are gone ----------------------------------------------------------------------------------
+
+TAKES_OVER = ("close a", "drain a", "stop a", "release b", *COLD)
+
+
+def test_a_server_whose_profile_is_gone_is_stopped_for_who_needs_its_gpus(world: World) -> None:
+    world.ready("a")
+    world.stray("old", 1)
+    world.stray("elsewhere", 2)
+    assert outcome(world, world.run_of("b", *TAKES_OVER)) == Ended("b", "ready", evicted=("a",))
+    assert world.did == ["stop old", "stop a", "prove b"]
+    assert world.at["elsewhere"].status == "running"
+    assert "old" not in world.effects.containers.stops
+
+
+def test_a_server_whose_profile_is_gone_ends_its_requests_first(world: World) -> None:
+    world.ready("a")
+    world.stray("old", 0, 1)
+    world.routed = {"old": 1}
+    run = world.run_of("b", *TAKES_OVER)
+
+    async def test() -> None:
+        done = asyncio.ensure_future(Executor(world.effects).run(run))
+        await world.clock.until(lambda: run.text == "1 in flight")
+        await world.clock.passes(3)
+        assert world.did == []
+        assert world.open() == {"a"}
+        world.routed = {}
+        await world.clock.until(done.done)
+        assert world.did == ["stop old", "stop a", "prove b"]
+
+    play(test)
+
+
+def test_who_is_given_up_while_such_a_server_drains_stops_nothing(world: World) -> None:
+    world.ready("a")
+    world.stray("old", 0, 1)
+    world.routed = {"old": 1}
+    run = world.run_of("b", *TAKES_OVER)
+
+    async def test() -> None:
+        done = asyncio.ensure_future(Executor(world.effects).run(run))
+        await world.clock.until(lambda: run.text == "1 in flight")
+        run.give_up()
+        await world.clock.until(done.done)
+        assert done.result().outcome == "abandoned"
+        assert world.did == []
+        assert world.open() == {"a"}
+
+    play(test)
+
+
+@pytest.mark.parametrize("steps", [COLD, ("release b", *WAKE)], ids=["whose container runs already", "that sleeps"])
+def test_any_model_that_comes_up_has_such_a_server_stopped(world: World, steps: tuple[str, ...]) -> None:
+    world.asleep("b")
+    world.at["b"].asleep = "wake b" in steps
+    world.stray("old", 0, 1)
+    assert outcome(world, world.run_of("b", *steps)) == Ended("b", "ready")
+    assert world.did[0] == "stop old"
