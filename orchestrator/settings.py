@@ -12,6 +12,7 @@ from orchestrator.doctor import derived
 from orchestrator.errors import ConfigError
 from orchestrator.profiles import Profile
 from orchestrator.render.serve import OVERRIDABLE, variable
+from orchestrator.switch import tunables
 from orchestrator.versions import Versions
 
 # Every setting of ours, and what it is when nobody sets it. env/example.env explains them.
@@ -30,15 +31,8 @@ KNOWN = {
     "TANDEM_LIMIT_RATE": "",
     "TANDEM_MODELSCOPE_TOKEN_FILE": "",
     "TANDEM_HF_TOKEN_FILE": "",
-    "TANDEM_HOLD_TIMEOUT": "300",
-    "TANDEM_QUEUE_REQUESTS": "256",
-    "TANDEM_QUEUE_BYTES": "268435456",
-    "TANDEM_DRAIN_TIMEOUT": "300",
-    "TANDEM_STALL_TIMEOUT": "300",
-    "TANDEM_MIN_AWAKE": "5",
-    "TANDEM_ABANDON": "1",
-    "TANDEM_HOST_RESERVE": "8589934592",
-    "TANDEM_WAIT_AS": "comment",
+    **tunables.defaults(),
+    "TANDEM_WAIT_AS": tunables.WAIT_AS[0],
     "TANDEM_ADMIN_KEY_FILE": "",
     "TANDEM_BIND_WITHOUT_KEY": "",
     "TANDEM_KEYS_FOLDER": reach.KEYS,
@@ -54,22 +48,6 @@ KNOWN = {
 }
 # What listens on this machine, each on a port of its own.
 PORTS = ("TANDEM_PORT", "TANDEM_PROMETHEUS_PORT", "TANDEM_GRAFANA_PORT")
-_SECONDS = (r"(?=.*[1-9])[0-9]+(?:\.[0-9]+)?", "a number of seconds above 0, such as 300")
-_NO_SECONDS = (r"[0-9]+(?:\.[0-9]+)?", "a number of seconds, such as 5")
-_BYTES = (r"0*[1-9][0-9]*", "a number of bytes of at least 1, such as 268435456")
-# What the settings of switching may be, and how that is said.
-SWITCHING = {
-    "TANDEM_HOLD_TIMEOUT": _SECONDS,
-    "TANDEM_QUEUE_REQUESTS": (r"0*[1-9][0-9]*", "a number of requests of at least 1"),
-    "TANDEM_QUEUE_BYTES": _BYTES,
-    "TANDEM_DRAIN_TIMEOUT": _SECONDS,
-    "TANDEM_STALL_TIMEOUT": _SECONDS,
-    "TANDEM_MIN_AWAKE": _NO_SECONDS,
-    "TANDEM_ABANDON": (r"[01]", "1 or 0"),
-    "TANDEM_HOST_RESERVE": (r"[0-9]+", "a number of bytes, such as 8589934592"),
-    "TANDEM_WAIT_AS": (r"comment|reasoning", "comment or reasoning"),
-    "TANDEM_DOCKER_SOCKET": (r"/.+", "the whole path of Docker's socket, beginning with /"),
-}
 # The setting that holds a hub's token, and the one that names a file with it.
 TOKENS = {
     "modelscope": ("MODELSCOPE_API_TOKEN", "TANDEM_MODELSCOPE_TOKEN_FILE"),
@@ -226,11 +204,7 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
     if fault:
         found.append(f"{derived.WITHOUT}: {fault}")
     found += reach.faults(settings.get)
-    found += [
-        f'{name}: should be {words}, got "{settings.get(name)}"'
-        for name, (pattern, words) in SWITCHING.items()
-        if not re.fullmatch(pattern, settings.get(name), re.ASCII)
-    ]
+    found += _faults_of_switching(settings)
     tag, tags = settings.get("TANDEM_VLLM"), versions.by_tag("cuda")
     if tag and tag not in tags:
         found.append(f'TANDEM_VLLM: should be one of {", ".join(tags)}, got "{tag}"')
@@ -239,6 +213,17 @@ def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions
         fault = _override_fault(profile, key, value) if value else None
         if fault:
             found.append(f"{name}: {fault}")
+    return found
+
+
+def _faults_of_switching(settings: Settings) -> list[str]:
+    found = [fault for name in tunables.TUNABLES if (fault := tunables.fault(name, settings.get(name)))]
+    wait_as, socket = settings.get("TANDEM_WAIT_AS"), settings.get("TANDEM_DOCKER_SOCKET")
+    if wait_as not in tunables.WAIT_AS:
+        found.append(f'TANDEM_WAIT_AS: should be {" or ".join(tunables.WAIT_AS)}, got "{wait_as}"')
+    if not re.fullmatch(r"/.+", socket):
+        words = "the whole path of Docker's socket, beginning with /"
+        found.append(f'TANDEM_DOCKER_SOCKET: should be {words}, got "{socket}"')
     return found
 
 

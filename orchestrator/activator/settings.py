@@ -1,14 +1,15 @@
 """Reads what the activator goes by: the rendered models.json and its environment. Names each wrong value."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ConfigError
+from orchestrator.switch import tunables
 from orchestrator.switch.world import Model, Policy
 
 MODELS = Path("/etc/tandem/models.json")
@@ -54,10 +55,11 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
     """Read both. Raises ConfigError, which names each wrong value."""
     problems: list[str] = []
     digest, models = _models(path, problems)
-    policy = _policy(environment, problems)
+    policy, faults = tunables.policy(environment)
+    problems += faults
     wait_as = environment.get("TANDEM_WAIT_AS") or "comment"
-    if wait_as not in ("comment", "reasoning"):
-        problems.append(f"TANDEM_WAIT_AS: should be comment or reasoning, got {wait_as!r}")
+    if wait_as not in tunables.WAIT_AS:
+        problems.append(f'TANDEM_WAIT_AS: should be {" or ".join(tunables.WAIT_AS)}, got "{wait_as}"')
     if problems:
         raise ConfigError(problems)
     project = environment.get("TANDEM_PROJECT") or "tandem"
@@ -99,56 +101,3 @@ def _model(entry: _Entry) -> Model:
         preload=entry.preload,
         ready_timeout=entry.ready_timeout,
     )
-
-
-def _policy(environment: Mapping[str, str], problems: list[str]) -> Policy:
-    found: dict[str, Any] = {}
-    for name, (key, read, wanted) in _SETTINGS.items():
-        text = environment.get(name, "").strip()
-        if not text:
-            continue  # Compose passes a setting that nobody made as an empty one
-        try:
-            found[key] = read(text)
-        except ValueError:
-            problems.append(f"{name}: should be {wanted}, got {text!r}")
-    return Policy(**found)
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or int(text) < least:
-            raise ValueError
-        return int(text)
-
-    return read
-
-
-def _seconds(text: str) -> float:
-    # Digits alone: float() takes nan, 1e9 and 1_0 too.
-    if not text.isascii() or not text.replace(".", "", 1).isdecimal():
-        raise ValueError
-    return float(text)
-
-
-def _positive(text: str) -> float:
-    if not _seconds(text):
-        raise ValueError
-    return float(text)
-
-
-def _switch(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError
-    return text == "1"
-
-
-_SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "TANDEM_HOLD_TIMEOUT": ("hold_timeout", _positive, "seconds, more than 0"),
-    "TANDEM_QUEUE_REQUESTS": ("queue_requests", _whole(0), "a number of requests"),
-    "TANDEM_QUEUE_BYTES": ("queue_bytes", _whole(0), "a number of bytes"),
-    "TANDEM_DRAIN_TIMEOUT": ("drain_timeout", _seconds, "seconds"),
-    "TANDEM_STALL_TIMEOUT": ("stall_timeout", _positive, "seconds, more than 0"),
-    "TANDEM_MIN_AWAKE": ("min_awake", _seconds, "seconds"),
-    "TANDEM_ABANDON": ("abandon", _switch, "1 or 0"),
-    "TANDEM_HOST_RESERVE": ("host_reserve", _whole(0), "a number of bytes"),
-}

@@ -53,15 +53,15 @@ def test_settings_come_from_the_environment_and_an_empty_one_is_none(tmp_path: P
 def test_every_wrong_value_is_named(tmp_path: Path) -> None:
     assert faults(
         written(tmp_path, QWEN),
-        TANDEM_HOLD_TIMEOUT="nan", TANDEM_QUEUE_REQUESTS="-1", TANDEM_ABANDON="yes", TANDEM_WAIT_AS="words",
+        TANDEM_HOLD_TIMEOUT="nan", TANDEM_QUEUE_REQUESTS="0", TANDEM_ABANDON="yes", TANDEM_WAIT_AS="words",
         TANDEM_STALL_TIMEOUT="0", TANDEM_QUEUE_BYTES="1e6",
     ) == [
-        "TANDEM_HOLD_TIMEOUT: should be seconds, more than 0, got 'nan'",
-        "TANDEM_QUEUE_REQUESTS: should be a number of requests, got '-1'",
-        "TANDEM_QUEUE_BYTES: should be a number of bytes, got '1e6'",
-        "TANDEM_STALL_TIMEOUT: should be seconds, more than 0, got '0'",
-        "TANDEM_ABANDON: should be 1 or 0, got 'yes'",
-        "TANDEM_WAIT_AS: should be comment or reasoning, got 'words'",
+        'TANDEM_HOLD_TIMEOUT: should be a number of seconds above 0, such as 300, got "nan"',
+        'TANDEM_QUEUE_REQUESTS: should be a number of requests of at least 1, got "0"',
+        'TANDEM_QUEUE_BYTES: should be a number of bytes of at least 1, such as 268435456, got "1e6"',
+        'TANDEM_STALL_TIMEOUT: should be a number of seconds above 0, such as 300, got "0"',
+        'TANDEM_ABANDON: should be 1 or 0, got "yes"',
+        'TANDEM_WAIT_AS: should be comment or reasoning, got "words"',
     ]  # fmt: skip
 
 

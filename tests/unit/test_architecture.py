@@ -93,6 +93,7 @@ PURE = {
     "switch.plan",
     "switch.queue",
     "switch.scheduler",
+    "switch.tunables",
     "switch.wants",
     "switch.world",
     "verify",
