@@ -98,6 +98,8 @@ VARIANTS: Mapping[str, Variant] = {
     "capture-32": Variant(("--max-cudagraph-capture-size", "32")),
     "capture-64": Variant(("--max-cudagraph-capture-size", "64")),
     "capture-128": Variant(("--max-cudagraph-capture-size", "128")),
+    # Nothing compiled, and graphs of decoding alone: a start of the 32B spends 14 s on loading what was compiled.
+    "no-compile": Variant(("--compilation-config", json.dumps({"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}))),
     "flash-attn": Variant(("--attention-backend", "FLASH_ATTN")),
     "flashinfer": Variant(("--attention-backend", "FLASHINFER")),
     "triton-attn": Variant(("--attention-backend", "TRITON_ATTN")),
