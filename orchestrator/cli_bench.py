@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from orchestrator import cli_measure, session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from orchestrator.ask import Activator
@@ -88,11 +88,8 @@ def run(  # noqa: PLR0913, PLR0917 (options)
     options = _options(concurrency, tokens_in, tokens_out, per, runs, warmups)
     whole = session.project(context)
     profile = _profile(whole, name, options)
-    try:
+    with _nothing_kept():
         result = Load(whole, session.engine(whole), activator(whole), profile, session.say).measure(options)
-    except KeyboardInterrupt:
-        session.say("interrupted; nothing is kept")
-        raise typer.Exit(130) from None
     path = keep(whole.folder / PLACE, result)
     shown = str(path.relative_to(whole.folder))
     print(json.dumps({"file": str(path), **result.model_dump()}) if as_json else words.text(result, shown))
@@ -143,11 +140,8 @@ def flags(  # noqa: PLR0913, PLR0917 (options)
         whole, engine, profile, session.say,
         measure=lambda wanted: load().measure(wanted), run=_operations(whole, engine, asked, profile),
     )  # fmt: skip
-    try:
+    with _nothing_kept():
         own, other = trial.turns(options, more, rounds)
-    except KeyboardInterrupt:
-        session.say("interrupted; nothing is kept")
-        raise typer.Exit(130) from None
     paths = [keep(whole.folder / PLACE, result) for result in (own, other)]
     names = paths[0].stem, paths[1].stem
     if as_json:
@@ -157,6 +151,16 @@ def flags(  # noqa: PLR0913, PLR0917 (options)
         print(f"kept in {PLACE}, in the order B, A" + (f", {rounds} times" if rounds > 1 else ""))
     if own.failed or other.failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _nothing_kept() -> "Iterator[None]":
+    """End with 130 when Ctrl-C comes meanwhile."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        session.say("interrupted; nothing is kept")
+        raise typer.Exit(130) from None
 
 
 def _operations(whole: "Project", engine: "Engine", asked: "Activator", profile: "Profile") -> "RunsOperations":

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator.states import ALONE
+
 EVERY_PROFILE = "*"
-# On a container of a pull service that a command runs beside whatever is up.
-ALONE = "tandem.alone=true"
 # What begins the line with the result of a load; all before it is what vLLM says.
 LOADED = "tandem-result "
 # Runs its arguments with the key that comes on its standard input, then prints what they saved. The key is thus in no
@@ -132,7 +132,7 @@ def weights(env_files: Iterable[Path], profile: str, container: str, words: Iter
     """
     return [
         *_compose(env_files, profile), "--progress", "quiet", "run", "--rm", "-T",
-        "--name", container, *(["--label", ALONE] if alone else []), f"pull-{profile}", *words,
+        "--name", container, *(["--label", f"{ALONE}=true"] if alone else []), f"pull-{profile}", *words,
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from orchestrator.errors import TandemError
-from orchestrator.states import Container, inspected
+from orchestrator.states import ALONE, Container, inspected
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -139,7 +139,7 @@ class Engine:
         label = f"com.docker.compose.project={self.project}"
         listed = self.client.api.containers(all=True, filters={"label": label})
         # Pulls and the like that a command runs beside what is up are no part of that.
-        found = [entry for entry in listed if "tandem.alone" not in entry["Labels"]]
+        found = [entry for entry in listed if ALONE not in entry["Labels"]]
         containers = [inspected(details) for entry in found if (details := self._inspect(entry["Id"]))]
         # A pull may have left an older container; of several, the one that runs is the one that counts.
         containers.sort(key=lambda container: container.alive)

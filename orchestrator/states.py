@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
 
+# Label of a container that a command runs beside whatever is up: it is no part of that.
+ALONE = "tandem.alone"
 # How a server that was told to stop ends: by itself, or by SIGINT, SIGKILL or SIGTERM.
 STOPPED_CODES = frozenset({0, 130, 137, 143})
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.states import Container, inspected
+from orchestrator.states import ALONE, Container, inspected
 
 ADDRESS = "unix:///run/engine/docker.sock"
 # Seconds for one answer; starting a container may take long on a busy disk.
@@ -85,7 +85,7 @@ class Docker:
         labels = [f"com.docker.compose.project={self.project}", PROFILE]
         # Without all, Docker lists what runs.
         listed = await self._call(lambda client: client.containers(filters={"label": labels}))
-        found = [(entry["Labels"][PROFILE], entry) for entry in listed if "tandem.alone" not in entry["Labels"]]
+        found = [(entry["Labels"][PROFILE], entry) for entry in listed if ALONE not in entry["Labels"]]
         return [
             Stray(model, frozenset(map(int, re.findall(r"\d+", entry["Labels"].get(GPUS, "")))))
             for model, entry in sorted(found, key=lambda item: item[0])
@@ -213,7 +213,7 @@ def _name(entry: dict[str, Any]) -> str:
 def _happening(entry: dict[str, Any]) -> Happening | None:
     said = entry.get("Actor", {}).get("Attributes", {})
     model = said.get("com.docker.compose.service")
-    if not model or "tandem.alone" in said:
+    if not model or ALONE in said:
         return None
     action = str(entry.get("Action", "")).partition(":")[0]
     return Happening(action, model, _number(said.get("signal")), _number(said.get("exitCode")))

@@ -85,7 +85,7 @@ class Plan:
     def missing(self, spec: Spec, known: Known) -> int:
         """Count the rounds that a server lacks, at the number of requests at once at which most are lacking.
 
-        None where it failed, or what it is held against did.
+        0 where it failed, or what it is held against did.
         """
         if {spec, self._against(spec)} & known.failed:
             return 0

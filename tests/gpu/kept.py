@@ -131,14 +131,14 @@ class Kept:
                 key = (made.spec, made.at_once)
                 found.made[key] = found.made.get(key, 0) + 1
                 found.lasted[key] = max(found.lasted.get(key, 0.0), made.run.seconds)
-        for start in self.starts():
+        starts = self.starts()
+        for start in starts:
             if start.state == "ready":
-                found.started.append(start.seconds)
                 found.failed.discard(start.spec)
             elif start.reason and not again:
                 found.failed.add(start.spec)
         # The last batch's start is what the next one's will be like: kernels are kept.
-        found.started = found.started[-1:] and _last_batch(self.starts())
+        found.started = _last_batch(starts)
         return found
 
 

@@ -192,8 +192,7 @@ def free(room: float | None) -> float:
     gpus = host.gpu_memory()
     if gpus:
         return min(gpu.free for gpu in gpus) / fit.GIB
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(found[1]) / (1 << 20) if found else 0.0
+    return (host.free_memory() or 0) / fit.GIB
 
 
 def settled(wanted: float) -> float:

@@ -6,7 +6,7 @@ Each server's runs are held against those of the same batch and round: they had 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from orchestrator.load import compare
-from orchestrator.load.results import Machine, Options, Result, Server, case
+from orchestrator.load.results import Case, Machine, Options, Result, Server, case
 from orchestrator.load.words import between, figure
 from tests.gpu.kept import Kept, Made, Start
 from tests.gpu.variants import OURS, TUTORIAL, VARIANTS, Spec, Variant
@@ -60,6 +60,10 @@ class Pair:
             other = _result(self.against, [theirs[place] for place in both], starts, machine, vllm)
             self.rows = {(row.metric, row.concurrency): row for row in compare.rows(other, self.result)}
 
+    def case(self, at_once: int) -> Case | None:
+        """Give what was measured at so many requests at once; None where no run of it counts."""
+        return next((one for one in self.result.cases if one.concurrency == at_once and one.good), None)
+
 
 def _place(made: Made) -> tuple[int, int, int]:
     return made.batch, made.round, made.at_once
@@ -85,7 +89,7 @@ def _speeds(profile: str, pairs: Mapping[Spec, Pair], at_once: Sequence[int]) ->
     for pair in pairs.values():
         cells = [_name(pair)]
         for number in at_once:
-            found = next((one for one in pair.result.cases if one.concurrency == number and one.good), None)
+            found = pair.case(number)
             row = pair.rows.get((TOKENS, number))
             cells.append(between(found.spread[TOKENS]) if found else "-")
             cells.append("" if row is None or row.ratio is None else f"{row.ratio:.2f}{_sure(row)}")
@@ -107,7 +111,7 @@ def _waits(profile: str, pairs: Mapping[Spec, Pair], at_once: Sequence[int]) -> 
     for pair in pairs.values():
         cells = [_name(pair)]
         for number in at_once:
-            found = next((one for one in pair.result.cases if one.concurrency == number and one.good), None)
+            found = pair.case(number)
             cells += [between(found.spread[metric]) if found else "-" for metric in ("ttft_ms", "tpot_ms")]
         yield _row(cells)
 

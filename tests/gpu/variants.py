@@ -147,6 +147,12 @@ class Spec:
         return f"{self.profile} {self.variant}"
 
 
+def _shape(spec: Spec) -> shape.Shape:
+    read = shape.read(SHAPES[spec.profile])
+    assert isinstance(read, shape.Shape), read
+    return read
+
+
 class Catalogue:
     """The profiles of both files, and the variants; folder is where models of a shape lie."""
 
@@ -210,9 +216,7 @@ class Catalogue:
         return int(max(size.needed(length), size.needed(self._tokens)) * 1.1)
 
     def _cache(self, spec: Spec) -> kv.Cache:
-        read = shape.read(SHAPES[spec.profile])
-        assert isinstance(read, shape.Shape), read
-        found = kv.cache(read, flags.read(self.profile(spec), lambda _: "", ""), 0)
+        found = kv.cache(_shape(spec), flags.read(self.profile(spec), lambda _: "", ""), 0)
         assert isinstance(found, kv.Cache), found
         return found
 
@@ -220,11 +224,9 @@ class Catalogue:
         """GiB that a server takes of each of its GPUs, or of the machine's memory where it has none."""
         if not self.on_gpus(spec):
             return ON_CPU
-        whole = SHAPES[spec.profile]
-        read = shape.read(whole)
-        assert isinstance(read, shape.Shape), read
+        tensors = checkpoints.tensors(SHAPES[spec.profile])
         told = flags.read(self.profile(spec), lambda _: "", "")
-        found = weights.of_tensors(checkpoints.tensors(whole), read, told, "the shape")
+        found = weights.of_tensors(tensors, _shape(spec), told, "the shape")
         assert isinstance(found, weights.Weights), found
         return (found.size + self.cache_bytes(spec)) / GIB + OTHER + self.variants[spec.variant].more
 

@@ -517,6 +517,17 @@ def test_a_run_that_is_cancelled_leaves_the_servers_as_they_are(world: World) ->
 TAKES_OVER = ("close a", "drain a", "stop a", "release b", *COLD)
 
 
+async def draining(world: World) -> "tuple[Run, asyncio.Task[Ended]]":
+    """Begin a switch that waits for the last request of such a server."""
+    world.ready("a")
+    world.stray("old", 0, 1)
+    world.routed = {"old": 1}
+    run = world.run_of("b", *TAKES_OVER)
+    done = asyncio.ensure_future(Executor(world.effects).run(run))
+    await world.clock.until(lambda: run.text == "1 in flight")
+    return run, done
+
+
 def test_a_server_whose_profile_is_gone_is_stopped_for_who_needs_its_gpus(world: World) -> None:
     world.ready("a")
     world.stray("old", 1)
@@ -528,14 +539,8 @@ def test_a_server_whose_profile_is_gone_is_stopped_for_who_needs_its_gpus(world:
 
 
 def test_a_server_whose_profile_is_gone_ends_its_requests_first(world: World) -> None:
-    world.ready("a")
-    world.stray("old", 0, 1)
-    world.routed = {"old": 1}
-    run = world.run_of("b", *TAKES_OVER)
-
     async def test() -> None:
-        done = asyncio.ensure_future(Executor(world.effects).run(run))
-        await world.clock.until(lambda: run.text == "1 in flight")
+        _, done = await draining(world)
         await world.clock.passes(3)
         assert world.did == []
         assert world.open() == {"a"}
@@ -547,14 +552,8 @@ def test_a_server_whose_profile_is_gone_ends_its_requests_first(world: World) ->
 
 
 def test_who_is_given_up_while_such_a_server_drains_stops_nothing(world: World) -> None:
-    world.ready("a")
-    world.stray("old", 0, 1)
-    world.routed = {"old": 1}
-    run = world.run_of("b", *TAKES_OVER)
-
     async def test() -> None:
-        done = asyncio.ensure_future(Executor(world.effects).run(run))
-        await world.clock.until(lambda: run.text == "1 in flight")
+        run, done = await draining(world)
         run.give_up()
         await world.clock.until(done.done)
         assert done.result().outcome == "abandoned"
