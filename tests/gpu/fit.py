@@ -70,15 +70,19 @@ def alphabet() -> list[str]:
 
 
 def folder(place: Path, config: dict[str, Any]) -> None:
-    """Write config.json and a tokenizer of as many words as the vocabulary has; text is one token a byte."""
+    """Write config.json and a tokenizer of as many words as the vocabulary has; text is one token a byte.
+
+    Of the words two say where reasoning begins and ends: vLLM's parsers for it look for them when they are made.
+    """
     place.mkdir()
     letters = alphabet()
-    names = [*letters, *(f"t{number}" for number in range(len(letters), config["vocab_size"]))]
+    last = ["<think>", "</think>", "<pad>", "<end>"]
+    names = [*letters, *(f"t{number}" for number in range(len(letters), config["vocab_size"] - len(last))), *last]
     bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
     model = {"type": "BPE", "vocab": {name: number for number, name in enumerate(names)}, "merges": []}
     tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": bytewise, "decoder": bytewise, "model": model}
     # Bytes, as those of Qwen are: transformers takes Qwen's class for its models, whatever is named here.
-    words = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": names[-1], "pad_token": names[-2]}
+    words = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<end>", "pad_token": "<pad>"}
     more = {"eos_token_id": len(names) - 1, "bos_token_id": len(names) - 2, "hidden_act": "silu", "rms_norm_eps": 1e-6}
     written = {"config.json": config | more, "tokenizer.json": tokenizer, "tokenizer_config.json": words}
     for name, content in written.items():

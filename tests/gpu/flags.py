@@ -260,7 +260,7 @@ def run(catalogue: Catalogue, plan: Plan, options: argparse.Namespace, began: fl
         signal.signal(kind, interrupted)
     kept = Kept(options.folder)
     with alone(options.folder):
-        kept.same(machine(), installed())
+        kept.same(machine(), installed(), as_is=options.as_is)
         vllm = os.environ.get("VLLM", f"{sys.executable} -m vllm.entrypoints.cli.main").split()
         client = Client(options.folder / "client.log")
         session = Session(catalogue, plan, kept, options, began, command=vllm, client=client)
@@ -350,6 +350,8 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--at-once", type=int, default=6, help="servers that are up at once, at the most")
         each.add_argument("--room", type=float, help="GiB of each GPU that may be used; what is free unless given")
         each.add_argument("--port", type=int, default=21000, help="each server has a hundred from here on")
+        each.add_argument("--as-is", action="store_true",
+                          help="leave to vLLM what it chooses by the cards' size; else it is as on 24 GiB")  # fmt: skip
         each.add_argument("--again", action="store_true", help="try what failed in an earlier call once more")
     shown = commands.add_parser("table", formatter_class=formed)
     shown.add_argument("folder", type=Path)
@@ -373,7 +375,7 @@ def command(options: argparse.Namespace, began: float) -> int:
     load = Load(options.input, options.output, options.per, options.least)
     more = dict(map(named, options.more))
     tokens = max(options.concurrency) * (load.input + load.output)
-    catalogue = Catalogue(options.folder / "models", more, tokens=tokens)
+    catalogue = Catalogue(options.folder / "models", more, tokens=tokens, as_is=options.as_is)
     wanted = catalogue.wanted(split(options.profiles), split(options.variants) + list(more))
     if not wanted:
         raise TandemError(f"--variants: {options.variants} are for none of {options.profiles}")

@@ -65,25 +65,33 @@ class Kept:
         self.starts_file, self.runs_file = folder / "starts.jsonl", folder / "runs.jsonl"
         self.machine_file = folder / "machine.json"
 
-    def machine(self) -> tuple[Machine, str]:
-        """Read where it was measured, and with which vLLM. Raises TandemError when nothing was."""
+    def machine(self) -> tuple[Machine, str, bool]:
+        """Read where it was measured, with which vLLM, and whether as the cards are. Raises TandemError for nothing."""
         try:
             said = json.loads(self.machine_file.read_text(encoding="utf-8"))
-            return Machine.model_validate(said["machine"]), str(said["vllm"])
+            # Before there was a choice, nothing was as the cards are.
+            return Machine.model_validate(said["machine"]), str(said["vllm"]), bool(said.get("as_is", False))
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise TandemError(f"{self.folder}: holds no measurement: {error}") from None
 
-    def same(self, machine: Machine, vllm: str) -> None:
-        """See that what was measured is of this machine. Raises TandemError when not: figures are not mixed."""
+    def same(self, machine: Machine, vllm: str, *, as_is: bool) -> None:
+        """See that what was measured is of this machine. Raises TandemError when not: figures are not mixed.
+
+        as_is says whether vLLM chooses by the size of these cards, or as on 24 GiB.
+        """
         if not self.machine_file.exists():
-            said = {"machine": machine.model_dump(), "vllm": vllm}
+            said = {"machine": machine.model_dump(), "vllm": vllm, "as_is": as_is}
             self.machine_file.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
             return
-        before, version = self.machine()
+        before, version, was = self.machine()
         if (_gpus(before), before.driver, version) != (_gpus(machine), machine.driver, vllm):
             raise TandemError(
                 f"{self.folder}: was measured on {_gpus(before)}, driver {before.driver or 'none'}, vLLM {version}; "
                 f"here it is {_gpus(machine)}, driver {machine.driver or 'none'}, vLLM {vllm}: name another folder"
+            )
+        if was != as_is:
+            raise TandemError(
+                f"{self.folder}: was measured {'with' if was else 'without'} --as-is: name another folder"
             )
 
     def started(self, start: Start) -> None:

@@ -239,13 +239,15 @@ class Stack:
     def log(self, name: str) -> list[str]:
         done = subprocess.run(["docker", "logs", "-t", self.container(name)], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, check=False)  # fmt: skip
-        return done.stdout.decode(errors="replace").splitlines()
+        # None of a container that is gone.
+        return [] if done.returncode else done.stdout.decode(errors="replace").splitlines()
 
     def keep_logs(self) -> None:
         """Put the whole logs into FOLDER/logs."""
         (self.folder / "logs").mkdir(exist_ok=True)
         for name in (*MODELS, *CONTROL):
-            (self.folder / "logs" / f"{name}.log").write_text("\n".join(self.log(name)))
+            if lines := self.log(name):
+                (self.folder / "logs" / f"{name}.log").write_text("\n".join(lines))
 
     def note(self, key: str, value: Any) -> None:
         """Keep a result, beside those of earlier calls."""

@@ -21,9 +21,10 @@ TOKENS = "output_tokens"
 
 def markdown(kept: Kept) -> str:
     """Write everything that a folder holds. Raises TandemError when it holds nothing."""
-    machine, vllm = kept.machine()
+    machine, vllm, as_is = kept.machine()
     runs, starts = kept.runs(), kept.starts()
-    lines = [f"On {compare.machine(machine)}; vLLM {vllm}; random weights."]
+    chosen = "these cards" if as_is else "24 GiB"
+    lines = [f"On {compare.machine(machine)}; vLLM {vllm}, with what it chooses on {chosen}; random weights."]
     for load in dict.fromkeys(made.load for made in runs):
         mine = [made for made in runs if made.load == load]
         lines += ["", *_load(mine, starts, machine, vllm)]

@@ -41,7 +41,8 @@ ON_CPU = 3.0
 # The share of a GPU that has to be free when a server begins; what it takes is decided by the size of its cache.
 LITTLE = 0.04
 # What vLLM chooses by itself on 24 GiB, and a pass that it has on larger cards alone: from 70 GiB on it would take
-# 1024 sequences and 8192 tokens (engine/arg_utils.py, get_batch_defaults).
+# 1024 sequences and 8192 tokens (engine/arg_utils.py, get_batch_defaults), which takes more memory.
+LARGER = 1.0
 AS_ON_24_GIB = {
     "--max-num-seqs": "256",
     "--max-num-batched-tokens": "2048",
@@ -156,14 +157,19 @@ def _shape(spec: Spec) -> shape.Shape:
 class Catalogue:
     """The profiles of both files, and the variants; folder is where models of a shape lie."""
 
-    def __init__(self, folder: Path, more: Mapping[str, Variant], *, tokens: int = 0) -> None:
-        """Tokens are those that the cache of a server on GPUs has to hold, at the least."""
+    def __init__(
+        self, folder: Path, more: Mapping[str, Variant], *, tokens: int = 0, as_is: bool = False
+    ) -> None:  # fmt: skip
+        """Tokens are those that the cache of a server on GPUs has to hold, at the least.
+
+        What vLLM chooses by the size of a card is said as it is on 24 GiB, or left to it with as_is.
+        """
         known = versions.load((ROOT / "docker/vllm/versions.toml").read_text(encoding="utf-8"))
         self.ours = config.load((ROOT / "models.toml").read_text(encoding="utf-8"), known)
         tutorial = ROOT / "tests/golden/tutorial.toml"
         self.tutorial = config.load(tutorial.read_text(encoding="utf-8"), known, where=str(tutorial))
         self.variants = {**VARIANTS, **more}
-        self.folder, self._tokens = folder, tokens
+        self.folder, self._tokens, self._as_is = folder, tokens, as_is
 
     def wanted(self, profiles: Sequence[str], variants: Sequence[str]) -> list[Spec]:
         """List what is to be measured: the tutorial's flags first, then one profile after the other, and ours last.
@@ -228,7 +234,8 @@ class Catalogue:
         told = flags.read(self.profile(spec), lambda _: "", "")
         found = weights.of_tensors(tensors, _shape(spec), told, "the shape")
         assert isinstance(found, weights.Weights), found
-        return (found.size + self.cache_bytes(spec)) / GIB + OTHER + self.variants[spec.variant].more
+        more = self.variants[spec.variant].more + LARGER * self._as_is
+        return (found.size + self.cache_bytes(spec)) / GIB + OTHER + more
 
     def argv(self, spec: Spec, command: Sequence[str], port: int) -> list[str]:
         """Build a server's command line: the profile's own but for folder, port and memory, then the variant's."""
@@ -242,7 +249,8 @@ class Catalogue:
             # (v1/worker/gpu_worker.py, determine_available_memory).
             argv += ["--load-format", "dummy", "--gpu-memory-utilization", str(LITTLE)]
             argv += ["--kv-cache-memory-bytes", str(self.cache_bytes(spec))]
-            argv += [part for pair in AS_ON_24_GIB.items() if pair[0] not in last for part in pair]
+            said = {} if self._as_is else AS_ON_24_GIB
+            argv += [part for pair in said.items() if pair[0] not in last for part in pair]
         return argv + last
 
     def environment(self, spec: Spec) -> dict[str, str]:

@@ -16,11 +16,11 @@ import pytest
 
 from orchestrator.errors import TandemError
 from orchestrator.load.results import Run
-from tests.gpu import flags, serving, tables
+from tests.gpu import fit, flags, serving, tables
 from tests.gpu.asking import Answer, LateError
 from tests.gpu.batches import Known, Limits, Load, Plan, Turn
 from tests.gpu.kept import Kept, Made, Start
-from tests.gpu.variants import GIB, OURS, SHAPES, TUTORIAL, VARIANTS, Catalogue, Spec, Variant, named
+from tests.gpu.variants import AS_ON_24_GIB, GIB, OURS, SHAPES, TUTORIAL, VARIANTS, Catalogue, Spec, Variant, named
 from tests.unit.loads import MACHINE, run
 
 LOAD = Load(input=512, output=128)
@@ -43,6 +43,27 @@ def words(*specs: str) -> list[Spec]:
 
 
 # --- command lines ----------------------------------------------------------------------------------------------------
+
+
+def test_what_vllm_chooses_by_the_size_of_a_card_is_said_or_left_to_it(catalogue: Catalogue, tmp_path: Path) -> None:
+    left = Catalogue(tmp_path / "models", {}, tokens=64 * 640, as_is=True)
+    spec = Spec("qwen-14b", OURS)
+    said, free = catalogue.argv(spec, ["vllm"], 1), left.argv(spec, ["vllm"], 1)
+    assert [word for word in said if word not in free] == [word for pair in AS_ON_24_GIB.items() for word in pair]
+    assert [word for word in free if word not in said] == []
+    # It may then take more, for what it does in one step.
+    assert left.claim(spec) == catalogue.claim(spec) + 1
+
+
+def test_a_models_words_say_where_reasoning_begins(tmp_path: Path) -> None:
+    fit.folder(tmp_path / "model", SHAPES["deepseek-14b"])
+    words = json.loads((tmp_path / "model/tokenizer.json").read_text())["model"]["vocab"]
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert len(words) == config["vocab_size"] == max(words.values()) + 1
+    assert {"<think>", "</think>"} < words.keys()
+    named = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
+    assert words[named["eos_token"]] == config["eos_token_id"]
+    assert words[named["pad_token"]] == config["bos_token_id"]
 
 
 def test_ours_are_what_the_profile_gets_and_the_tutorials_what_it_says(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -219,7 +240,7 @@ def made(spec: str, tokens: float, *, batch: int = 1, number: int = 1, at_once: 
 @pytest.fixture
 def kept(tmp_path: Path) -> Kept:
     found = Kept(tmp_path)
-    found.same(MACHINE, "0.24.0")
+    found.same(MACHINE, "0.24.0", as_is=False)
     return found
 
 
@@ -246,12 +267,22 @@ def test_half_a_line_of_a_call_that_was_killed_is_no_run_and_spoils_none(kept: K
 
 
 def test_a_folder_is_of_one_machine_and_one_vllm(kept: Kept) -> None:
-    kept.same(MACHINE, "0.24.0")
+    kept.same(MACHINE, "0.24.0", as_is=False)
     other = MACHINE.model_copy(update={"driver": "1.2"})
     with pytest.raises(TandemError, match=r"was measured on NVIDIA GeForce RTX 4090, driver 580.*name another folder"):
-        kept.same(other, "0.24.0")
+        kept.same(other, "0.24.0", as_is=False)
     with pytest.raises(TandemError, match=r"vLLM 0\.24\.0; here it is .* vLLM 0\.32\.0"):
-        kept.same(MACHINE, "0.32.0")
+        kept.same(MACHINE, "0.32.0", as_is=False)
+    with pytest.raises(TandemError, match="was measured without --as-is: name another folder"):
+        kept.same(MACHINE, "0.24.0", as_is=True)
+
+
+def test_what_was_measured_before_cards_could_stay_as_they_are_was_as_on_24_gib(kept: Kept) -> None:
+    said = json.loads(kept.machine_file.read_text())
+    del said["as_is"]
+    kept.machine_file.write_text(json.dumps(said))
+    assert not kept.machine()[2]
+    kept.same(MACHINE, "0.24.0", as_is=False)
 
 
 def test_only_runs_of_the_same_lengths_count(kept: Kept) -> None:
@@ -473,7 +504,7 @@ def session(
     load = Load(options.input, options.output, options.per, options.least)
     found = Plan(wanted, catalogue.against, catalogue.claim, load, options.concurrency, options.rounds)
     kept = Kept(folder)
-    kept.same(MACHINE, "0.24.0")
+    kept.same(MACHINE, "0.24.0", as_is=False)
     made: Any = client
     whole = flags.Session(catalogue, found, kept, options, time.monotonic(), command=vllm, client=made)
     return whole, found, catalogue, kept
