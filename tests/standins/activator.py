@@ -76,8 +76,9 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
         def _break(self, *, wait: bool) -> None:
             """End without the last event; with wait, once the client is gone."""
             if wait:
-                self.connection.settimeout(10)
-                if self.connection.recv(1) == b"":
+                # Longer than any client of a test stays.
+                self.connection.settimeout(600)
+                if not self.connection.recv(1):
                     stand_in.left.set()
             self.close_connection = True
 

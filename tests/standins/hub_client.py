@@ -37,7 +37,7 @@ class Hub:
         return dict(self._json("/log")["totals"]["by_file"])
 
     def _json(self, path: str, body: bytes | None = None) -> Any:
-        with DIRECT.open(self.address + path, body, timeout=30) as answer:
+        with DIRECT.open(self.address + path, body, timeout=180) as answer:
             return json.load(answer)
 
 

@@ -266,7 +266,8 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def _reset(self) -> None:
         """End the connection so that the client gets all that was sent, and then an error instead of an end."""
-        until = time.monotonic() + 10
+        # A client that has stopped for a while gets it all the same.
+        until = time.monotonic() + 180
         while _on_its_way(self.connection) and time.monotonic() < until:
             time.sleep(LOOK_AGAIN / 10)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -150,11 +150,15 @@ class Handler(BaseHTTPRequestHandler):
         return 404, "application/json", body
 
 
+# Ports that are taken and where nobody listens: who connects is refused, and no other program gets them meanwhile.
+DEAD: list[socket.socket] = []
+
+
 def dead() -> str:
-    """Name a host and port of this machine where nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    """Name a host and port of this machine where nobody listens while this process lives."""
+    DEAD.append(socket.socket())
+    DEAD[-1].bind(("127.0.0.1", 0))
+    return f"127.0.0.1:{DEAD[-1].getsockname()[1]}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ A fault is a word of STANDIN_FAULT, of the file fault-NAME in the folder of clai
   load-die load-hang load-oom load-kv   while it loads: a traceback, silence, and vLLM's words of too little memory
   die die-asleep                        dies as soon as it is ready, or asleep; happens once
   mute                                  lists its name and never answers a token
+  hold                                  stops after an answer's first word, and goes on when that is taken away
   wake-refuse wake-oom                  /wake_up says 500, or the memory to wake is not there
   slow-stop ignore-term                 on SIGTERM
 """
@@ -24,7 +25,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -288,6 +289,7 @@ class Server:
             f"vllm:num_requests_running{labels} {float(self.running)}",
             f"vllm:num_requests_waiting{labels} {float(self.waiting)}",
             f"standin_requests_while_asleep_total {float(self.while_asleep)}",
+            f"standin_paused {float(self.paused)}",
         ]
         return send(request, 200, "".join(line + "\n" for line in lines).encode(), "text/plain; version=0.0.4")
 
@@ -344,12 +346,15 @@ class Server:
             return await self._hang(request, body.get("user"))
         self.running += 1
         try:
-            answer = Answer(request, body, model, words(self.names[0], count), self.token)
+            answer = Answer(request, body, model, words(self.names[0], count), self.token, self.held)
             whole = await (answer.stream() if body.get("stream") else answer.plain())
         finally:
             self.running -= 1
         self.claims.tell("answered" if whole else "aborted", ident=body.get("user"))
         return whole
+
+    def held(self) -> bool:
+        return self.faults.has("hold")
 
     async def _hang(self, request: Request, ident: object) -> bool:
         """Never answer: only its client can end it."""
@@ -406,6 +411,7 @@ class Answer:
     model: str
     words: list[str]
     token: float
+    held: Callable[[], bool]
 
     @property
     def chat(self) -> bool:
@@ -415,6 +421,8 @@ class Answer:
         """Each word when it is time for it, until the client hangs up."""
         for index, word in enumerate(self.words):
             await asyncio.sleep(self.token)
+            while index and self.held() and not self.request.gone:
+                await asyncio.sleep(LOOK)
             if self.request.gone:
                 return
             yield word if index == 0 else f" {word}"

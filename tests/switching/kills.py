@@ -7,8 +7,8 @@ from typing import Literal
 from tests.switching.load import Record
 
 What = Literal["server", "activator", "router", "dockerd"]
-# A connection that breaks is noticed at once; this is for a busy machine.
-GRACE = 5.0
+# A connection that breaks is noticed at once; this is for a machine that lets nobody notice anything for a while.
+GRACE = 60.0
 
 
 @dataclass(frozen=True)

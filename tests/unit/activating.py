@@ -18,6 +18,7 @@ from orchestrator.activator.forwarding import new_client
 from orchestrator.activator.holding import Signs
 from orchestrator.activator.ports import Phase, Slept
 from orchestrator.switch.world import Forward, Refuse
+from tests.checkout import PATIENCE
 
 CHAT = "/v1/chat/completions"
 LOADING = Phase("qwen", "start", "qwen is loading", 3, 41.2)
@@ -25,10 +26,10 @@ LOADING = Phase("qwen", "start", "qwen is loading", 3, 41.2)
 NEVER = 1000.0
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
+def until(true: Callable[[], Any], what: str) -> None:
+    end = time.monotonic() + PATIENCE
     while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        assert time.monotonic() < end, f"not within {PATIENCE:g} s: {what}"
         time.sleep(0.005)
 
 
@@ -83,7 +84,7 @@ class FakeDriver:
 
     def closed(self) -> list[int]:
         """How often each ticket was closed, as soon as all are; a client has its answer a moment before."""
-        until(lambda: all(each.closed for each in self.tickets), "every request is over", 1)
+        until(lambda: all(each.closed for each in self.tickets), "every request is over")
         return [each.closed for each in self.tickets]
 
     async def _tell(self, *call: str) -> AsyncIterator[Phase]:
@@ -167,7 +168,7 @@ def streams(*pieces: bytes, then: threading.Event | None = None, cut: bool = Fal
         await exchange.start(200, [(b"content-type", b"text/event-stream; charset=utf-8")])
         for number, piece in enumerate(pieces, 1):
             if number == len(pieces) and then is not None:
-                await asyncio.to_thread(then.wait, 5)
+                await asyncio.to_thread(then.wait, PATIENCE)
             await exchange.write(piece)
         if not cut:
             await exchange.end()
@@ -175,12 +176,33 @@ def streams(*pieces: bytes, then: threading.Event | None = None, cut: bool = Fal
     return script
 
 
-class Stage:
-    """The activator with a fake driver, and one stand-in server at the address of every model."""
+class Loop(asyncio.SelectorEventLoop):
+    """A loop whose time a test can set forward."""
 
-    def __init__(self, url: str, upstream: str) -> None:
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+    def passes(self, seconds: float) -> None:
+        """Have so many seconds gone by, for all that waits in this loop; for another thread to call."""
+
+        def pass_by() -> None:
+            self.ahead += seconds
+
+        self.call_soon_threadsafe(pass_by)
+
+
+class Stage:
+    """The activator with a fake driver, and one stand-in server at the address of every model.
+
+    passes has seconds go by for both.
+    """
+
+    def __init__(self, url: str, upstream: str, passes: Callable[[float], None]) -> None:
         self.url = url
         self.upstream = upstream
+        self.passes = passes
         self.driver = FakeDriver()
         self.server = Server()
         # Where models' servers listen in the next tries; the stand-in's address after that.
@@ -200,7 +222,8 @@ class Theatre:
         self._client: Future[httpx.AsyncClient] = Future()
         self._sockets = [free_port(), free_port()]
         self._servers = [served(self._front), served(self._back)]
-        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
+        self._loop = Loop()
+        self._thread = threading.Thread(target=self._all)
 
     def __enter__(self) -> "Theatre":
         self._thread.start()
@@ -210,15 +233,16 @@ class Theatre:
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
             server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         for listening in self._sockets:
             listening.close()
 
     def stage(self, signs: Signs) -> Stage:
-        stand = Stage(*(f"http://127.0.0.1:{each.getsockname()[1]}" for each in self._sockets))
+        url, upstream = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in self._sockets)
+        stand = Stage(url, upstream, self._loop.passes)
         self._app = application(
             stand.driver,
-            self._client.result(5),
+            self._client.result(PATIENCE),
             names=lambda: ["qwen", "qwq"],
             address=stand.address,
             signs=signs,
@@ -233,6 +257,10 @@ class Theatre:
     async def _back(self, scope: Any, receive: Any, send: Any) -> None:
         await self._server(scope, receive, send)
 
+    def _all(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._run())
+
     async def _run(self) -> None:
         async with new_client() as client:
             self._client.set_result(client)
@@ -241,6 +269,7 @@ class Theatre:
 
 
 def free_port() -> socket.socket:
+    """A port of this machine that nobody else gets; who connects is refused as long as nobody listens."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     return listening

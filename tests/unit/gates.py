@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.checkout import free_port
+from tests.checkout import PATIENCE, free_port
 from tests.standins.nvml import Gpus
 from tests.unit.values import ROOT
 
@@ -60,7 +60,7 @@ class Gate:
 
     def ends(self) -> int:
         """Wait for its end; the code."""
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=PATIENCE)
 
 
 class Yard:
@@ -113,7 +113,7 @@ class Yard:
         for gate in self.gates:
             # It ends what it started, also a server that has not said its process id yet.
             gate.process.terminate()
-            gate.process.wait(timeout=30)
+            gate.process.wait(timeout=PATIENCE)
             for kind in ("pid", "worker"):
                 left = self.folder / f"{gate.name}.{kind}"
                 if left.exists() and alive(int(left.read_text()), gate.name if kind == "pid" else "time.sleep(600)"):
@@ -121,10 +121,10 @@ class Yard:
 
 
 def until(seen: Callable[[], object], what: Callable[[], str]) -> None:
-    """Poll until seen() is true; fail after ten seconds with what was waited for."""
-    deadline = time.monotonic() + 10
+    """Poll until seen() is true; fail with what was waited for when it does not come."""
+    deadline = time.monotonic() + PATIENCE
     while not seen():
-        assert time.monotonic() < deadline, f"not within 10 s: {what()}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what()}"
         time.sleep(0.01)
 
 

@@ -12,6 +12,7 @@ from orchestrator.activator.control import Phases
 from orchestrator.activator.holding import Signs
 from orchestrator.activator.ports import Phase, Slept
 from orchestrator.switch.world import Footprint
+from tests.checkout import PATIENCE
 from tests.unit.activating import CHAT, NEVER, Stage, until
 
 START = Phase("qwen", "start", "loading weights", 1.23456, 40.5)
@@ -24,7 +25,7 @@ def here(stage: Callable[[Signs], Stage]) -> Stage:
 
 
 def call(stand: Stage, path: str, method: str = "POST", **more: Any) -> httpx.Response:
-    return httpx.request(method, stand.url + path, timeout=5, trust_env=False, **more)
+    return httpx.request(method, stand.url + path, timeout=PATIENCE, trust_env=False, **more)
 
 
 def lines(got: httpx.Response) -> list[Any]:
@@ -56,9 +57,9 @@ def test_phases_come_line_by_line_until_the_last(here: Stage, verb: str) -> None
 
 def leave(stand: Stage, path: str) -> None:
     """Read the first phase, and go away."""
-    with httpx.stream("POST", stand.url + path, timeout=5, trust_env=False) as got:
+    with httpx.stream("POST", stand.url + path, timeout=PATIENCE, trust_env=False) as got:
         assert json.loads(next(got.iter_lines()))["phase"] == "start"
-    until(lambda: ("unheard",) in stand.driver.calls, "the driver knows that nobody listens", 1)
+    until(lambda: ("unheard",) in stand.driver.calls, "the driver knows that nobody listens")
 
 
 def test_who_stops_listening_undoes_nothing(here: Stage) -> None:
@@ -71,7 +72,7 @@ def test_who_stops_listening_undoes_nothing(here: Stage) -> None:
 def test_a_wish_that_is_bound_is_taken_back_with_its_client(here: Stage) -> None:
     here.driver.phases = [START]
     leave(here, "/-/up/qwen?bound=1")
-    until(lambda: len(here.driver.calls) == 3, "the wish is taken back", 1)
+    until(lambda: len(here.driver.calls) == 3, "the wish is taken back")
     assert here.driver.calls[2] == ("take_back", "qwen")
 
 
@@ -103,7 +104,7 @@ def test_a_client_that_leaves_with_its_last_line_takes_nothing_back() -> None:
 
     scope = {"type": "http", "method": "POST", "path": "/-/up/qwen", "query_string": b"", "headers": []}
     answer = Phases("qwen", phases(), lambda: taken.append("qwen"))
-    asyncio.run(asyncio.wait_for(answer(scope, receive, send), 5))
+    asyncio.run(asyncio.wait_for(answer(scope, receive, send), PATIENCE))
     assert left.is_set()
     assert taken == []
 

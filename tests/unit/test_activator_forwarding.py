@@ -15,6 +15,7 @@ import pytest
 from orchestrator.activator.faults import told
 from orchestrator.activator.forwarding import TIMEOUT, end_to_end
 from orchestrator.activator.holding import Signs
+from tests.checkout import PATIENCE
 from tests.unit.activating import CHAT, NEVER, Stage, free_port, says, streams, until
 
 HEADERS = {"X-Tandem-Model": "qwen"}
@@ -44,7 +45,7 @@ def aside() -> Iterator[Any]:
 
 def ask(stand: Stage, content: Any = b"{}", path: str = CHAT, **headers: str) -> httpx.Response:
     named = {**HEADERS, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return httpx.post(stand.url + path, content=content, headers=named, timeout=5, trust_env=False)
+    return httpx.post(stand.url + path, content=content, headers=named, timeout=PATIENCE, trust_env=False)
 
 
 def after_headers(stand: Stage, aside: Any) -> bytes:
@@ -53,7 +54,7 @@ def after_headers(stand: Stage, aside: Any) -> bytes:
     ticket = stand.driver.ticket()
     until(lambda: ticket.told, "a sign of life")
     ticket.forward()
-    got = answer.result(5)
+    got = answer.result(PATIENCE)
     assert got.status_code == 200
     assert set(stand.driver.closed()) == {1}
     return b"\n\n".join(part for part in got.content.split(b"\n\n") if not part.startswith(b":"))
@@ -89,7 +90,7 @@ def test_a_body_in_chunks_comes_whole_and_with_its_length(ready: Stage) -> None:
 
 def test_method_path_and_query_stay_as_they_are(ready: Stage) -> None:
     target = "/v1/a%2Fb/%7Ec?x=%20y&x=1+2&z={}|"
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(timeout=PATIENCE, trust_env=False) as client:
         client.send(
             httpx.Request("PUT", ready.url, headers=HEADERS, extensions={"target": target.encode()}, content=b"")
         )
@@ -120,7 +121,7 @@ def test_an_answers_headers_and_its_packing_stay(ready: Stage) -> None:
     ready.server.script = says(
         packed, 201, content_encoding="gzip", x_request_id="7", keep_alive="timeout=5", x_tandem_a="b", server="vllm"
     )
-    with httpx.stream("POST", ready.url + CHAT, headers=HEADERS, trust_env=False) as got:
+    with httpx.stream("POST", ready.url + CHAT, headers=HEADERS, timeout=PATIENCE, trust_env=False) as got:
         assert b"".join(got.iter_raw()) == packed
     assert got.status_code == 201
     assert dict(got.headers) == {
@@ -135,7 +136,7 @@ def test_an_answers_headers_and_its_packing_stay(ready: Stage) -> None:
 def test_events_pass_as_they_come(ready: Stage) -> None:
     rest = threading.Event()
     ready.server.script = streams(EVENT, b"data: [DONE]\n\n", then=rest)
-    with httpx.stream("POST", ready.url + CHAT, headers=HEADERS, trust_env=False) as got:
+    with httpx.stream("POST", ready.url + CHAT, headers=HEADERS, timeout=PATIENCE, trust_env=False) as got:
         pieces = got.iter_raw()
         assert next(pieces) == EVENT
         rest.set()
@@ -205,41 +206,45 @@ def test_errors_of_every_version_become_openais(body: bytes, message: str) -> No
 def test_a_client_that_leaves_ends_the_servers_work(ready: Stage, pieces: tuple[bytes, ...]) -> None:
     forever = threading.Event()
     ready.server.script = streams(*pieces, then=forever)
-    with httpx.Client(trust_env=False, timeout=5) as client:
-        with client.stream("POST", ready.url + CHAT, headers=HEADERS, content=b'{"stream": true}'):
-            pass
-        assert ready.server.left.wait(1)
-        assert ready.driver.closed() == [1]
-    forever.set()
+    try:
+        with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
+            with client.stream("POST", ready.url + CHAT, headers=HEADERS, content=b'{"stream": true}'):
+                pass
+            assert ready.server.left.wait(PATIENCE)
+            assert ready.driver.closed() == [1]
+    finally:
+        forever.set()
 
 
 # --- broken off -------------------------------------------------------------------------------------------------------
 
 
-def nowhere() -> str:
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The address of a server that is not there."""
     with free_port() as closed:
-        return f"http://127.0.0.1:{closed.getsockname()[1]}"
+        yield f"http://127.0.0.1:{closed.getsockname()[1]}"
 
 
-def test_a_server_that_went_away_before_it_was_asked_is_waited_for_again(ready: Stage) -> None:
-    ready.addresses.append(nowhere())
+def test_a_server_that_went_away_before_it_was_asked_is_waited_for_again(ready: Stage, nowhere: str) -> None:
+    ready.addresses.append(nowhere)
     assert ask(ready).json() == {"ok": True}
     assert [each.unreachable for each in ready.driver.tickets] == [False, True]
     assert ready.driver.closed() == [1, 1]
 
 
-def test_a_stream_is_held_on_while_its_server_comes_again(held: Stage, aside: Any) -> None:
-    held.addresses.append(nowhere())
+def test_a_stream_is_held_on_while_its_server_comes_again(held: Stage, aside: Any, nowhere: str) -> None:
+    held.addresses.append(nowhere)
     held.server.script = streams(EVENT)
     answer: Future[bytes] = aside(after_headers, held, aside)
     again = held.driver.ticket(1)
     until(lambda: again.told >= 2, "signs of life for the second wait")
     again.forward()
-    assert answer.result(5) == EVENT
+    assert answer.result(PATIENCE) == EVENT
 
 
-def test_a_server_that_is_away_twice_is_an_error(ready: Stage) -> None:
-    ready.addresses += [nowhere(), nowhere()]
+def test_a_server_that_is_away_twice_is_an_error(ready: Stage, nowhere: str) -> None:
+    ready.addresses += [nowhere, nowhere]
     got = ask(ready)
     assert (got.status_code, got.headers["retry-after"]) == (503, "5")
     assert got.json()["error"]["code"] == "model_broke_off"
@@ -253,7 +258,7 @@ def test_what_the_router_found_is_told_to_the_driver(ready: Stage) -> None:
 
 def whole_request(connection: Any) -> None:
     """Read to the end of a request whose body is a JSON object: with a byte left unread, closing resets."""
-    connection.settimeout(2)
+    connection.settimeout(PATIENCE)
     sent = b""
     while not sent.endswith(b"}"):
         sent += connection.recv(65536)
@@ -295,7 +300,7 @@ def chunked(data: bytes) -> bytes:
 def test_no_connection_is_kept_that_a_server_could_close_meanwhile(ready: Stage, aside: Any) -> None:
     serving = broken(ready, aside, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", waits)
     assert ask(ready).content == b"{}"
-    assert serving.result(3) == b""
+    assert serving.result(PATIENCE) == b""
 
 
 def test_a_server_that_dies_before_it_answers_is_not_asked_twice(ready: Stage, aside: Any) -> None:

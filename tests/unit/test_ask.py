@@ -8,6 +8,7 @@ import pytest
 from orchestrator.ask import Activator, Told
 from orchestrator.errors import TandemError
 from orchestrator.http import SilentError
+from tests.checkout import PATIENCE
 from tests.standins.activator import StandIn, running
 
 START = {"model": "qwen-14b", "phase": "start", "text": "loading weights", "seconds": 1.5, "left": 40.2}
@@ -41,7 +42,7 @@ def test_who_stops_listening_is_gone_at_once_so_that_the_wish_is_taken_back(stan
     stand_in.script["up"] = [START, "wait"]
     with closing(asked(stand_in).phases("up", "qwen-14b", bound=True)) as told:
         assert next(told).phase == "start"
-    assert stand_in.left.wait(10)
+    assert stand_in.left.wait(PATIENCE)
 
 
 def test_an_activator_that_dies_in_the_middle_is_silent(stand_in: StandIn) -> None:
@@ -116,7 +117,7 @@ def test_the_key_goes_to_the_activator_and_not_to_models(stand_in: StandIn) -> N
     activator = asked(stand_in, "s3cret")
     activator.status()
     activator.do("up", "qwen-14b")
-    list(activator.complete({"model": "qwen-14b"}, seconds=5))
+    list(activator.complete({"model": "qwen-14b"}, seconds=PATIENCE))
     assert stand_in.keys == ["Bearer s3cret", "Bearer s3cret", ""]
 
 
@@ -124,7 +125,7 @@ def test_models_get_a_clients_key_where_clients_need_one(stand_in: StandIn) -> N
     stand_in.completions = ["hello"]
     activator = Activator(stand_in.address, "s3cret", client_key="tdm-1")
     activator.status()
-    list(activator.complete({"model": "qwen-14b"}, seconds=5))
+    list(activator.complete({"model": "qwen-14b"}, seconds=PATIENCE))
     assert stand_in.keys == ["Bearer s3cret", "Bearer tdm-1"]
 
 
@@ -157,5 +158,5 @@ def test_an_answer_that_is_none_of_an_activator_is_nobodys(stand_in: StandIn) ->
 def test_a_model_that_answers_an_error_is_told_so(stand_in: StandIn) -> None:
     stand_in.completions = [(500, "EngineDeadError")]
     with pytest.raises(TandemError) as caught:
-        list(asked(stand_in).complete({"model": "qwen-14b"}, seconds=5))
+        list(asked(stand_in).complete({"model": "qwen-14b"}, seconds=PATIENCE))
     assert str(caught.value) == "qwen-14b: 500: EngineDeadError"

@@ -100,6 +100,6 @@ def test_a_stop_in_the_midst_leaves_no_half_file(models: Path, tmp_path: Path) -
         taker.stdin.write(given[:2_000_000])
         taker.stdin.flush()
         part = other / "org/name/deep/model.safetensors.tandem-part"
-        eventually(part.exists, seconds=10, what="a file that is half written")
+        eventually(part.exists, what="a file that is half written")
         taker.terminate()
     assert [path.name for path in other.rglob("*") if path.is_file()] == ["config.json"]

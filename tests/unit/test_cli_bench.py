@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from orchestrator.commands import LOADED
 from orchestrator.load import run as running
+from tests.checkout import PATIENCE, eventually
 from tests.standins import activator, docker
 from tests.unit.loads import recorded, result
 from tests.unit.test_cli_switch import IMAGES, Machine
@@ -89,14 +89,11 @@ def test_a_bench_of_a_model_that_is_not_up_runs_nothing(machine: Machine) -> Non
 
 
 def test_an_interrupted_bench_keeps_nothing_and_leaves_no_container(machine: Machine) -> None:
-    benchmark(machine, "", last=f"touch {machine.folder}/hangs; exec sleep 60")
+    benchmark(machine, "", last=f"touch {machine.folder}/hangs; exec sleep 600")
     with machine.begin("bench", "demo", *FEW, stderr=subprocess.PIPE) as process:
-        end = time.monotonic() + 20
-        while not (machine.folder / "hangs").exists():
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        eventually((machine.folder / "hangs").exists, what="a benchmark under way")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE) == 130
         assert process.stderr is not None
         assert process.stderr.read().decode().splitlines()[-1] == "interrupted; nothing is kept"
     assert list((machine.folder / "results/bench").iterdir()) == []

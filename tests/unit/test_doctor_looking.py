@@ -14,6 +14,7 @@ from orchestrator import host
 from orchestrator.doctor import examining, reading
 from orchestrator.doctor.looking import Look
 from orchestrator.http import Way, get
+from tests.checkout import PATIENCE
 from tests.standins.serving import serving
 from tests.unit.simulated import Simulated
 from tests.unit.values import profile, project
@@ -87,8 +88,8 @@ def test_who_has_a_port_of_this_machine_is_found_by_name() -> None:
 
 
 def test_a_program_that_hangs_or_is_not_there_says_nothing() -> None:
-    assert host.ran([sys.executable, "-c", "print('é'.encode('cp1252'))"], 20).code == 0
-    assert host.ran([sys.executable, "-c", "import time; time.sleep(60)"], 0.2) == host.Ran(None, "")
+    assert host.ran([sys.executable, "-c", "print('é'.encode('cp1252'))"], PATIENCE).code == 0
+    assert host.ran([sys.executable, "-c", "import time; time.sleep(600)"], 0.2) == host.Ran(None, "")
     assert host.ran(["/nowhere/reg.exe"], 1) == host.Ran(None, "")
 
 
@@ -154,11 +155,11 @@ class Dated(BaseHTTPRequestHandler):
 )
 def test_a_server_tells_the_time_with_a_page_and_with_an_error(path: str, date: float | None) -> None:
     with serving(Dated) as where:
-        assert get(f"http://{where}{path}", Way({}), seconds=20).date == date
+        assert get(f"http://{where}{path}", Way({}), seconds=PATIENCE).date == date
 
 
 def test_nobody_tells_the_time_where_nobody_answers() -> None:
-    assert get("http://127.0.0.1:9/", Way({}), seconds=20).date is None
+    assert get("http://127.0.0.1:9/", Way({}), seconds=PATIENCE).date is None
 
 
 def test_the_time_is_asked_of_http_first_and_of_no_password() -> None:

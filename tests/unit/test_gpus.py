@@ -15,6 +15,7 @@ import nvml
 import pytest
 from gating import memory
 
+from tests.checkout import PATIENCE
 from tests.standins.nvml import RESERVED, TOTAL, GiB, Gpus
 from tests.unit.gates import alive, until
 
@@ -242,4 +243,4 @@ def test_the_service_as_a_process(tmp_path: Path, machine: Gpus, nvml_library: P
         assert service.stdout.readline() == "reading 2 GPUs\n"
         until((tmp_path / "it.sock").exists, lambda: "its socket")
         service.terminate()
-        assert service.wait(timeout=10) == 0
+        assert service.wait(timeout=PATIENCE) == 0

@@ -15,7 +15,7 @@ from urllib.request import Request
 
 import pytest
 
-from tests.checkout import eventually
+from tests.checkout import PATIENCE, eventually
 from tests.standins.hub_client import DIRECT, HERE, Hub, running
 
 BIG = bytes(range(256)) * 4096
@@ -43,7 +43,7 @@ class Asked(Hub):
     def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers, body; a connection that dies is an error."""
         try:
-            with DIRECT.open(Request(self.address + path, headers=headers), timeout=10) as answer:
+            with DIRECT.open(Request(self.address + path, headers=headers), timeout=PATIENCE) as answer:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -58,7 +58,7 @@ class Asked(Hub):
 
     def until_it_dies(self, name: str = "model.safetensors") -> tuple[bytes, type[Exception] | None]:
         """What came of a file, and what ended it."""
-        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=10)
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=PATIENCE)
         came = b""
         try:
             connection.request("GET", self.file.format(name))
@@ -73,7 +73,7 @@ class Asked(Hub):
 
     def until_done(self, name: str = "model.safetensors") -> list[dict[str, Any]]:
         """The requests for a file, when none is under way any more."""
-        eventually(lambda: all(entry["done"] for entry in self.requests(name)), seconds=10, what="requests that ended")
+        eventually(lambda: all(entry["done"] for entry in self.requests(name)), what="requests that ended")
         return self.requests(name)
 
 
@@ -160,7 +160,7 @@ def test_a_stalled_answer_goes_on_when_that_is_lifted(hub: Asked) -> None:
     came: list[bytes] = []
     thread = threading.Thread(target=lambda: came.append(hub.fetch()[1]))
     thread.start()
-    eventually(lambda: hub.sent().get("model.safetensors") == 500_000, seconds=10, what="a stall after so many bytes")
+    eventually(lambda: hub.sent().get("model.safetensors") == 500_000, what="a stall after so many bytes")
     assert came == []
     hub.control(stall_after=None)
     thread.join()
@@ -172,7 +172,7 @@ def test_files_on_their_way_are_cut_when_the_hub_goes_down(hub: Asked) -> None:
     ended: list[tuple[bytes, type[Exception] | None]] = []
     thread = threading.Thread(target=lambda: ended.append(hub.until_it_dies()))
     thread.start()
-    eventually(lambda: hub.sent().get("model.safetensors") == 500_000, seconds=10, what="a stall after so many bytes")
+    eventually(lambda: hub.sent().get("model.safetensors") == 500_000, what="a stall after so many bytes")
     hub.control(down=True)
     thread.join()
     assert ended == [(BIG[:500_000], ConnectionResetError)]
@@ -213,11 +213,12 @@ def test_a_hub_that_hangs_answers_nothing_until_that_is_lifted(hub: Asked) -> No
     hub.control(hang=True)
     connection = http.client.HTTPConnection(hub.address.removeprefix("http://"), timeout=0.3)
     connection.request("GET", hub.listing)
+    eventually(hub.requests, what="a request that it has")
     with pytest.raises(TimeoutError):
         connection.getresponse()
     connection.close()
     # It notices that nobody waits any more.
-    eventually(lambda: hub.requests()[0]["cut"], seconds=10, what="a request that is given up")
+    eventually(lambda: hub.requests()[0]["cut"], what="a request that is given up")
     hub.control(hang=False)
     assert hub.get(hub.listing)[0] == 200
 
@@ -253,7 +254,7 @@ def test_unknown_switches_and_wrong_values_change_nothing(hub: Asked) -> None:
     }.items():
         request = Request(hub.address + "/control", wanted.encode())
         with pytest.raises(urllib.error.HTTPError) as caught:
-            DIRECT.open(request, timeout=10)
+            DIRECT.open(request, timeout=PATIENCE)
         with caught.value as answer:
             assert answer.code == 400
             assert json.load(answer)["error"].startswith(fault)
@@ -372,7 +373,7 @@ def test_a_switch_may_be_given_at_the_start(tmp_path: Path) -> None:
 def test_a_wrong_switch_at_the_start_is_an_error_of_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, HERE / "stub_hub.py", tmp_path, "--no-hashes", "none"], capture_output=True, text=True,
-        check=False, timeout=60,
+        check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("no_hashes: should be missing, empty, true or false, got 'none'")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.checkout import PATIENCE
 from tests.standins.activator import StandIn, running
 from tests.unit.values import ROOT, in_order
 
@@ -27,7 +28,13 @@ def run(folder: Path, *argv: str, **variables: str) -> subprocess.CompletedProce
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TANDEM_", "COMPOSE_"))}
     environment = inherited | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | variables
     return subprocess.run(
-        [sys.executable, *argv], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, *argv],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
 
 

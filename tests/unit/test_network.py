@@ -19,6 +19,7 @@ from orchestrator.errors import ConfigError, TandemError
 from orchestrator.http import Way
 from orchestrator.network import LIST, MACHINE, OK, Candidate, Row
 from orchestrator.settings import Settings
+from tests.checkout import PATIENCE
 from tests.standins.mirrors import Mirror, dead
 from tests.unit.values import ROOT
 
@@ -46,7 +47,7 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-def probe(seconds: float = 5, way: Way | None = None, refusal: str | None = None) -> probes.Probe:
+def probe(seconds: float = PATIENCE, way: Way | None = None, refusal: str | None = None) -> probes.Probe:
     """A probe of a machine with no proxy; refusal is what the Engine says of every registry."""
     return probes.Probe(lambda *_: refusal, way or Way({}), seconds, PINS, MODELS, time.monotonic)
 
@@ -133,7 +134,7 @@ def test_the_suites_are_those_that_the_images_are_made_from() -> None:
 def test_every_version_that_a_profile_pins_is_looked_for(serve: Serve) -> None:
     mirror = serve()
     pins = {*PINS, ("vllm", "0.19.1")}
-    tried = probes.Probe(lambda *_: None, Way({}), 5, pins, MODELS, time.monotonic)
+    tried = probes.Probe(lambda *_: None, Way({}), PATIENCE, pins, MODELS, time.monotonic)
     row = tried(Candidate("pypi", f"http://{outside(mirror.host)}/simple", LIST))
     assert row.answer == "answers, but has no vllm 0.19.1"
     assert mirror.asked == ["/simple/modelscope/", "/simple/vllm/"]
@@ -142,9 +143,10 @@ def test_every_version_that_a_profile_pins_is_looked_for(serve: Serve) -> None:
 @pytest.mark.parametrize("kind", PATHS)
 def test_a_dead_address_refuses_and_a_silent_one_costs_its_time_and_no_more(serve: Serve, kind: str) -> None:
     assert ask(kind, dead()) == "connection refused"
-    start = time.monotonic()
-    assert ask(kind, serve("silent").host, seconds=0.3) == "no answer in 0.3 s"
-    assert time.monotonic() - start < 2
+    silent = serve("silent")
+    assert ask(kind, silent.host, seconds=0.3) == "no answer in 0.3 s"
+    # Its other pages are not asked for, which would cost the same again.
+    assert len(silent.asked) <= 1
 
 
 def test_an_answer_that_drips_is_no_answer() -> None:
@@ -154,9 +156,7 @@ def test_an_answer_that_drips_is_no_answer() -> None:
         def drip() -> None:
             connection, _ = listener.accept()
             with connection:
-                for _ in range(100):
-                    if stop.wait(0.05):
-                        return
+                while not stop.wait(0.05):
                     connection.sendall(b"H")
 
         threading.Thread(target=drip, daemon=True).start()
@@ -175,7 +175,7 @@ def test_what_speaks_no_http_answers_rubbish() -> None:
                 connection.sendall(b"220 mail.example.org ESMTP\r\n")
 
         threading.Thread(target=hello, daemon=True).start()
-        answer = http.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", Way({}), seconds=5)
+        answer = http.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", Way({}), seconds=PATIENCE)
     assert answer.fault == "answers rubbish: no HTTP, or an answer that breaks off"
 
 
@@ -309,7 +309,7 @@ def test_an_index_of_this_machine_with_a_password_is_not_tried_as_no_setting_may
 
 
 def test_kinds_are_tried_side_by_side_and_addresses_of_one_kind_one_after_the_other(serve: Serve) -> None:
-    met = threading.Barrier(2, timeout=5)
+    met = threading.Barrier(2, timeout=PATIENCE)
     running: list[str] = []
 
     def together(candidate: Candidate) -> Row:
@@ -351,8 +351,8 @@ def test_an_address_that_no_socket_takes_is_a_fault_and_no_end(address: str, fau
     # pip's own index reaches the probes unchecked.
     assert http.reachable(address, seconds=1).fault == fault
     way = Way({"http_proxy": address})
-    assert http.get("http://mirror.example.org/", way, seconds=5).fault
-    assert http.get(f"{address}/simple", Way({}), seconds=5).fault
+    assert http.get("http://mirror.example.org/", way, seconds=PATIENCE).fault
+    assert http.get(f"{address}/simple", Way({}), seconds=PATIENCE).fault
 
 
 def test_what_is_asked_for_is_what_images_are_made_from() -> None:
@@ -368,7 +368,7 @@ def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> No
     def interrupted(candidate: Candidate) -> Row:
         workers.append(threading.current_thread())
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        assert passed_on.wait(5)
+        assert passed_on.wait(PATIENCE)
         return Row(candidate.kind, candidate.address, candidate.source, OK, 1)
 
     listed = [Candidate("pypi", address, LIST) for address in ("http://a", "http://b")]
@@ -377,7 +377,7 @@ def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> No
         probes.run(listed, interrupted, said.append)
     passed_on.set()
     for worker in workers:
-        worker.join(5)
+        worker.join(PATIENCE)
         assert not worker.is_alive()
     assert said == ["trying pypi: http://a"]
 

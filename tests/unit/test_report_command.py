@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from orchestrator.load import results as loads
+from tests.checkout import PATIENCE, eventually
 from tests.standins import activator, docker
 from tests.unit.loads import result as measured
 from tests.unit.test_main import MODELS, VERSIONS, run
@@ -60,7 +60,7 @@ class Machine:
         engine.has("demo", image="tandem/vllm:0.32.0-cpu")
 
     def report(self, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return run(self.folder, "-m", "orchestrator", "report", "--seconds", "50", *options, **self.environment | more)
+        return run(self.folder, "-m", "orchestrator", "report", "--seconds", "150", *options, **self.environment | more)
 
     def write(self, path: str, text: str) -> Path:
         file = self.folder / path
@@ -260,19 +260,19 @@ def test_an_interrupt_writes_nothing(machine: Machine, tmp_path: Path) -> None:
     release = threading.Event()
 
     def look() -> None:
-        release.wait(30)
+        release.wait()
 
     machine.activator.look = look
     output = tmp_path / "report.md"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **machine.environment}
     argv = [sys.executable, "-m", "orchestrator", "report", "--output", str(output)]
     with subprocess.Popen(argv, cwd=machine.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 20
-        while not machine.activator.heard and time.monotonic() < end:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=20)[1]
-        release.set()
+        try:
+            eventually(lambda: machine.activator.heard, what="an activator that is asked")
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=PATIENCE)[1]
+        finally:
+            release.set()
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted; nothing is written"
     assert not output.exists()
@@ -282,14 +282,18 @@ def test_what_is_late_says_so(machine: Machine) -> None:
     release = threading.Event()
 
     def look() -> None:
-        release.wait(30)
+        release.wait()
 
     machine.activator.look = look
-    done = machine.report("--seconds", "1")
-    release.set()
+    try:
+        done = machine.report("--seconds", "2.6")
+    finally:
+        release.set()
     assert done.returncode == 0, done.stderr
-    assert list(sections(done.stdout)) == TITLES
-    assert "gave no answer in 0.385 s" in done.stdout
+    found = sections(done.stdout)
+    assert list(found) == TITLES
+    # On a slow machine what is made of it may be late as well.
+    assert any(words in found["States"] for words in ("gave no answer in 1 s", "it took more than 1.6 s"))
 
 
 def test_a_program_that_hangs_costs_its_section_alone(machine: Machine) -> None:

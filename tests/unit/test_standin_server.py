@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.checkout import eventually, free_port
+from tests.checkout import PATIENCE, eventually, free_port
 from tests.standins import nvml_feed
 from tests.standins.server import ASLEEP, GIB, living, words
 
@@ -36,10 +37,10 @@ class Standin:
             env={"PATH": os.environ["PATH"], "STANDIN_CLAIMS": str(folder), "TANDEM_GPUS": gpus, **settings},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10, trust_env=False)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE, trust_env=False)
 
     def ready(self) -> "Standin":
-        eventually(self.answers, seconds=10, what="a stand-in that answers")
+        eventually(self.answers, what="a stand-in that answers")
         return self
 
     def answers(self) -> bool:
@@ -52,8 +53,12 @@ class Standin:
         body = {"model": self.name, "prompt": "x", "max_tokens": count, **more}
         return str(self.client.post("/v1/completions", json=body).json()["choices"][0]["text"])
 
+    def fault(self, words: str) -> None:
+        """Have it go wrong from now on; no words: it goes right again."""
+        self.client.post("/standin/fault", json={"fault": words})
+
     def log(self) -> str:
-        out, _ = self.process.communicate(timeout=10)
+        out, _ = self.process.communicate(timeout=PATIENCE)
         return str(out)
 
     def close(self) -> None:
@@ -110,40 +115,48 @@ def test_a_sleeper_keeps_a_little_memory_and_never_answers(serve: Any, tmp_path:
     assert [claim["gpus"] for claim in living(tmp_path)] == [{"0": ASLEEP, "1": ASLEEP}]
     with pytest.raises(httpx.ReadTimeout):
         server.client.post("/v1/completions", json={}, timeout=0.2)
-    assert "standin_requests_while_asleep_total 1.0" in server.client.get("/metrics").text
+    # It may come to read it after its client has gone.
+    noted = "standin_requests_while_asleep_total 1.0"
+    eventually(lambda: noted in server.client.get("/metrics").text, what="a request while it slept")
     assert server.client.post("/wake_up").status_code == 200
     assert server.complete() == "alpha-0 alpha-1 alpha-2 END"
     assert events(tmp_path)[2:5] == ["alpha asleep", "alpha asked", "alpha asked-asleep"]
 
 
-def streaming(server: Standin, count: int) -> tuple[threading.Thread, list[str]]:
-    """A long answer under way, in a thread; what came of it."""
+def streaming(server: Standin) -> tuple[threading.Thread, list[str]]:
+    """An answer under way in a thread, which stops after its first word; what came of it."""
+    server.fault("hold")
     came: list[str] = []
 
     def read() -> None:
-        body = {"stream": True, "max_tokens": count}
+        body = {"stream": True, "max_tokens": 60}
         with contextlib.suppress(httpx.HTTPError), server.client.stream("POST", "/v1/completions", json=body) as answer:
             came.extend(answer.iter_lines())
 
     thread = threading.Thread(target=read)
     thread.start()
     running = 'vllm:num_requests_running{engine="0",model_name="alpha"} 1.0'
-    eventually(lambda: running in server.client.get("/metrics").text, seconds=5, what="a request that runs")
+    eventually(lambda: running in server.client.get("/metrics").text, what="a request that runs")
     return thread, came
 
 
 def test_sleep_that_waits_lets_answers_end_and_sleep_that_does_not_kills(serve: Any) -> None:
     server = serve("alpha").ready()
-    thread, came = streaming(server, 60)
-    assert server.client.post("/sleep?mode=wait").status_code == 200
-    thread.join(5)
+    thread, came = streaming(server)
+    with ThreadPoolExecutor(1) as pool:
+        asleep = pool.submit(server.client.post, "/sleep?mode=wait")
+        eventually(lambda: "standin_paused 1.0" in server.client.get("/metrics").text, what="a server that is to sleep")
+        assert not asleep.done()
+        server.fault("")
+        assert asleep.result(PATIENCE).status_code == 200
+    thread.join(PATIENCE)
     assert came[-2] == "data: [DONE]"
     server.client.post("/wake_up")
-    thread, came = streaming(server, 2000)
+    thread, came = streaming(server)
     assert server.client.post("/sleep").status_code == 200
-    thread.join(5)
+    thread.join(PATIENCE)
     assert "data: [DONE]" not in came
-    assert server.process.wait(5) == 1
+    assert server.process.wait(PATIENCE) == 1
 
 
 def test_outside_development_mode_there_is_no_sleep(serve: Any) -> None:
@@ -156,7 +169,7 @@ def test_two_on_the_same_memory_is_a_crash_with_the_words_of_vllm(serve: Any, tm
     beside = serve("beta", "1").ready()
     assert beside.complete(1) == "beta-0 END"
     third = serve("gamma", "1")
-    assert third.process.wait(5) == 1
+    assert third.process.wait(PATIENCE) == 1
     assert "Free memory on device cuda:1 (9.10/24.00 GiB) on startup is less than desired GPU memory" in third.log()
     assert "gamma no-memory" in events(tmp_path)
 
@@ -176,7 +189,7 @@ def test_a_wake_without_the_memory_for_it_is_its_death(serve: Any, tmp_path: Pat
     serve("beta").ready()
     with pytest.raises(httpx.HTTPError):
         sleeper.client.post("/wake_up")
-    assert sleeper.process.wait(5) == 1
+    assert sleeper.process.wait(PATIENCE) == 1
     assert "CUDA out of memory" in sleeper.log()
 
 
@@ -191,14 +204,14 @@ def test_a_wake_without_the_memory_for_it_is_its_death(serve: Any, tmp_path: Pat
 def test_a_start_that_is_to_fail_says_why_and_keeps_nothing(serve: Any, tmp_path: Path, fault: str, said: str) -> None:
     (tmp_path / "fault-alpha").write_text(fault)
     server = serve("alpha")
-    assert server.process.wait(5) == 1
+    assert server.process.wait(PATIENCE) == 1
     assert said in server.log()
     assert living(tmp_path) == []
 
 
 def test_a_start_that_is_to_hang_opens_no_port(serve: Any, tmp_path: Path) -> None:
     server = serve("alpha", STANDIN_FAULT="load-hang")
-    eventually(lambda: living(tmp_path), seconds=5, what="a server that loads")
+    eventually(lambda: living(tmp_path), what="a server that loads")
     assert not server.answers()
 
 
@@ -208,12 +221,12 @@ def test_it_dies_when_it_is_told_to_once(serve: Any, tmp_path: Path) -> None:
     fault.write_text("die-asleep")
     assert server.complete(1) == "alpha-0 END"
     server.client.post("/sleep?mode=wait")
-    assert server.process.wait(5) == 1
+    assert server.process.wait(PATIENCE) == 1
     assert fault.read_text() == ""
     again = serve("alpha").ready()
     with contextlib.suppress(httpx.HTTPError):
         again.client.post("/standin/fault", json={"fault": "die"})
-    assert again.process.wait(5) == 1
+    assert again.process.wait(PATIENCE) == 1
     assert "illegal memory access" in again.log()
 
 
@@ -230,14 +243,16 @@ def test_it_refuses_to_wake_and_mutes_when_it_is_told_to(serve: Any) -> None:
 def test_a_signal_ends_it_at_once_later_or_never(serve: Any, tmp_path: Path) -> None:
     prompt = serve("alpha", "0").ready()
     prompt.process.send_signal(signal.SIGTERM)
-    assert prompt.process.wait(5) == 0
-    slow = serve("beta", "0", STANDIN_FAULT="slow-stop", STANDIN_LINGER="0.3").ready()
+    assert prompt.process.wait(PATIENCE) == 0
+    slow = serve("beta", "0", STANDIN_FAULT="slow-stop", STANDIN_LINGER="600").ready()
     deaf = serve("gamma", "1", STANDIN_FAULT="ignore-term").ready()
     for server in (slow, deaf):
         server.process.send_signal(signal.SIGTERM)
     assert slow.answers()
-    assert slow.process.wait(5) == 0
     assert deaf.complete(1) == "gamma-0 END"
+    soon = serve("beta", "", STANDIN_FAULT="slow-stop", STANDIN_LINGER="0.3").ready()
+    soon.process.send_signal(signal.SIGTERM)
+    assert soon.process.wait(PATIENCE) == 0
 
 
 def test_nvml_is_told_who_holds_what(serve: Any, tmp_path: Path) -> None:
@@ -251,7 +266,7 @@ def test_nvml_is_told_who_holds_what(serve: Any, tmp_path: Path) -> None:
     feed.start()
     try:
         server.process.kill()
-        eventually(lambda: path.read_text() == line.format(0, 0) + line.format(1, 0), seconds=5, what="free GPUs")
+        eventually(lambda: path.read_text() == line.format(0, 0) + line.format(1, 0), what="free GPUs")
     finally:
         feed.stop()
 

@@ -73,7 +73,7 @@ def test_docker_ends_with_who_reads_from_it(engine: Engine, storage: Storage, tm
     assert next(chunks) == b"some\n"
     chunks.close()
     pid = (tmp_path / "pid").read_text().strip()
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), seconds=5, what="the end of docker")
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), what="the end of docker")
 
 
 def test_an_image_goes_in_whole_and_the_wait_for_docker_shows(engine: Engine, storage: Storage, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.checkout import free_port
+from tests.checkout import PATIENCE, free_port
 from tests.switching import events, tongues
 from tests.switching.answers import Heard, Question, judge, of_standins, refused
 from tests.switching.kills import Kill, excuse
@@ -80,8 +80,13 @@ def whole(body: str, status: str = "200 OK", more: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{more}\r\n{body}".encode()
 
 
-def load(answer: Answer | None, question: Question, patience: float = 5) -> tuple[Tally, int]:
-    """Send one request to a server that answers so; what came of it, and how often it was sent."""
+def load(
+    answer: Answer | None, question: Question, patience: float = PATIENCE, *, late: bool = False
+) -> tuple[Tally, int]:
+    """Send one request to a server that answers so; what came of it, and how often it was sent.
+
+    One that is late is there once somebody could not reach it.
+    """
     tries = 0
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,7 +102,7 @@ def load(answer: Answer | None, question: Question, patience: float = 5) -> tupl
 
     async def both() -> Tally:
         port = free_port()
-        server = await asyncio.start_server(handle, "127.0.0.1", port) if answer else None
+        server = await asyncio.start_server(handle, "127.0.0.1", port) if answer and not late else None
         began = 0
 
         def enough() -> bool:
@@ -106,7 +111,12 @@ def load(answer: Answer | None, question: Question, patience: float = 5) -> tupl
             return began > 1
 
         clients = Load(f"http://127.0.0.1:{port}", lambda _: question, clients=1, enough=enough, patience=patience)
-        tally = await clients.run()
+        running = asyncio.create_task(clients.run())
+        while late and not clients.tally.unreachable:
+            await asyncio.sleep(0.01)
+        if late:
+            server = await asyncio.start_server(handle, "127.0.0.1", port)
+        tally = await running
         if server:
             server.close()
         return tally
@@ -158,14 +168,16 @@ def test_a_request_that_is_turned_away_comes_again_and_is_counted() -> None:
 
 
 def test_a_server_that_is_not_there_is_no_loss_until_patience_ends() -> None:
-    tally, _ = load(None, asked(), patience=0.6)
+    tally, tries = load(says(whole(PLAIN)), asked(stream=False), late=True)
     assert tally.unreachable > 0
+    assert ([record.verdict for record in tally.records], tries) == (["ok"], 1)
+    tally, _ = load(None, asked(), patience=0.6)
     assert [record.verdict for record in tally.records] == ["lost"]
 
 
 def test_an_answer_that_never_comes_is_lost() -> None:
     async def silent(writer: asyncio.StreamWriter, tries: int) -> None:
-        await asyncio.sleep(1)
+        await asyncio.Event().wait()
 
     tally, _ = load(silent, asked(), patience=0.1)
     assert [(record.verdict, record.note) for record in tally.records] == [("lost", "no end within its patience")]
@@ -185,7 +197,7 @@ def record(began: float, ended: float, model: str = "alpha", ident: str = "1") -
         (Kill("server", "alpha", 10, 10.05, 10), record(9, 10.5, "beta"), False),
         (Kill("server", "alpha", 10, 10.05, 10), record(10.1, 10.5), False),  # sent after it
         (Kill("server", "alpha", 10, 10.05, 10), record(8, 9.9), False),  # over before it
-        (Kill("server", "alpha", 10, 10.05, 10), record(9, 30), False),  # lived on for long
+        (Kill("server", "alpha", 10, 10.05, 10), record(9, 90), False),  # lived on for long
         (Kill("activator", "", 10, 10.05, 12), record(9, 10.5, "beta"), True),
         (Kill("activator", "", 10, 10.05, 12), record(9, 10.5, ident="direct"), False),
         (Kill("activator", "", 10, 10.05, 12), record(10.04, 10.1), True),  # sent while it died

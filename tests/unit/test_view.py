@@ -11,6 +11,7 @@ from rich.console import Console
 
 from orchestrator.progress import Phase
 from orchestrator.view import Live, Pages, Plain, Screen, View, choose, cut, watch
+from tests.checkout import PATIENCE
 
 
 class Clock:
@@ -223,4 +224,4 @@ def test_who_watches_through_a_pipe_may_go_away() -> None:
         assert process.stderr is not None
         assert process.stdout.readline().startswith(b"0 0 ")
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(20)) == (b"", 0)
+        assert (process.stderr.read(), process.wait(PATIENCE)) == (b"", 0)

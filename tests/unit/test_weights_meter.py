@@ -8,6 +8,8 @@ import pytest
 from weights import meter
 from weights.meter import Limit, Progress, Teller, Ticker
 
+from tests.checkout import PATIENCE
+
 
 class Clock:
     """A clock that a test sets, and the pauses that were asked for."""
@@ -194,7 +196,7 @@ def test_time_in_which_nothing_came_is_not_made_up_for() -> None:
 def test_threads_keep_the_rate_together() -> None:
     # A pause that ends when all have come: each then has to wait for those before it.
     waits: list[float] = []
-    together = threading.Barrier(4, timeout=20)
+    together = threading.Barrier(4, timeout=PATIENCE)
 
     def pause(seconds: float) -> None:
         waits.append(seconds)
@@ -205,7 +207,7 @@ def test_threads_keep_the_rate_together() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE)
     assert sorted(waits) == [1, 2, 3, 4]
 
 
@@ -233,7 +235,7 @@ def test_a_ticker_tells_until_its_block_ends(capsys: pytest.CaptureFixture[str])
         return snapshot()
 
     with Ticker(Teller(events=True), "a/b", "pulling", look):
-        assert looked.wait(20)
+        assert looked.wait(PATIENCE)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["text"] for line in said} == {"pulling a/b: 42% of 1.0 kB"}
     assert {line["model"] for line in said} == {"a/b"}

@@ -21,7 +21,7 @@ from weights.meter import Limit, Teller
 from weights.pulling import PAUSES, Pull, Wish
 from weights.store import Store, partial
 
-from tests.checkout import eventually
+from tests.checkout import PATIENCE, eventually
 from tests.unit.models import COMMIT, CONTENT, NAME, NEXT, Hub, read, whole, write
 from tests.unit.values import ROOT
 
@@ -355,22 +355,22 @@ def test_two_pulls_at_once_do_the_work_once(store: Store, hub: Hub) -> None:
 
     def wait(hub: Hub, name: str, at: int) -> None:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
 
     hub.before = wait
     results: list[Done] = []
     first = threading.Thread(target=lambda: results.append(pull(store, hub)))
     first.start()
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE)
     told = Told()
     wish = Wish("modelscope", NAME, "master", for_start=True)
     second = Pull(wish, store, told, lambda: pytest.fail("the hub was asked twice"), Limit(0))
     other = threading.Thread(target=second.run, args=(lambda: "",))
     other.start()
-    eventually(lambda: told.of("waiting"), seconds=20, what="the second pull waits")
+    eventually(lambda: told.of("waiting"), what="the second pull waits")
     go_on.set()
-    first.join(20)
-    other.join(20)
+    first.join(PATIENCE)
+    other.join(PATIENCE)
     assert [done.error for done in results] == [None]
     assert told.of("complete") != []
     assert len([line for line in hub.did if line.startswith("fetch")]) == len(CONTENT)
@@ -434,7 +434,7 @@ def test_no_thread_of_a_pull_is_at_work_any_more_when_another_may_begin(
 
     def end(hub: Hub, name: str, at: int) -> None:
         if name == "model.safetensors":
-            assert begun.wait(20)
+            assert begun.wait(PATIENCE)
             raise Killed
 
     hub.before = end

@@ -348,7 +348,7 @@ def test_the_lock_of_another_process_holds_until_it_is_killed(store: Store) -> N
 def test_a_wait_for_the_lock_ends_with_the_process_that_has_it(store: Store) -> None:
     with holder(store) as process, holder_waits(store) as waiting, ExitStack() as stack:
         stack.callback(waiting.kill)
-        eventually(lambda: asleep_in_a_lock(waiting.pid), seconds=20, what="another process that waits for the lock")
+        eventually(lambda: asleep_in_a_lock(waiting.pid), what="another process that waits for the lock")
         process.kill()
         assert waiting.stdout is not None
         assert waiting.stdout.readline() == "True\n"
