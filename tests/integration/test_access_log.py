@@ -116,7 +116,7 @@ def test_every_line_is_json_and_tells_no_secret(images: Checkout) -> None:
             here.raw(sent)
         # A client that leaves before its answer, and one that leaves before its body is whole.
         here.raw(post(CHAT, chat())[:-5], wait=False)
-        eventually(lambda: not missing(here), seconds=10, what="a line of each")
+        eventually(lambda: not missing(here), what="a line of each")
         access, errors = raw_log(here)
 
     lines = [read(line) for line in access.decode("utf-8", errors="strict").splitlines()]
@@ -154,7 +154,7 @@ def test_a_line_tells_what_became_of_a_request(images: Checkout) -> None:
         def lines() -> dict[str, dict[str, Any]]:
             return {line["id"]: line for line in map(read, here.log())}
 
-        eventually(lambda: lines().keys() >= {"an-id-of-mine", "another", "the-last"}, seconds=10, what="three lines")
+        eventually(lambda: lines().keys() >= {"an-id-of-mine", "another", "the-last"}, what="three lines")
         straight, twice, none = (lines()[name] for name in ("an-id-of-mine", "another", "the-last"))
     assert straight["agent"] == "client/1.0"
     assert (straight["request"], straight["status"]) == (f"POST {CHAT}", 200)

@@ -8,13 +8,14 @@ import socket
 import struct
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from orchestrator.project import ROUTER_IMAGE
-from tests.checkout import Checkout, eventually
+from tests.checkout import PATIENCE, Checkout, eventually
 from tests.integration.conftest import SERVER_IMAGE, Stack, stack
 
 pytestmark = pytest.mark.docker
@@ -65,7 +66,7 @@ class Proxy:
         return f"{self.project}-{what}"
 
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, Any]:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
             connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
             answer = connection.getresponse()
             text = answer.read()
@@ -73,7 +74,7 @@ class Proxy:
 
     def raw(self, sent: bytes) -> bytes:
         """Send bytes as they are; everything that comes back until the other side closes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as client:
             client.sendall(sent)
             got = b""
             while more := client.recv(65536):
@@ -113,7 +114,7 @@ def proxy(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 "run", "--detach", "--init", "--name", whole.name(what), *words, "--entrypoint", entry, image, *rest
             )
         whole.port = int(whole.docker("port", whole.name("relay"), "9000").rpartition(":")[2])
-        eventually(lambda: reached(whole), seconds=20, what="Docker answers through the engine-proxy")
+        eventually(lambda: reached(whole), what="Docker answers through the engine-proxy")
         yield whole
 
 
@@ -194,7 +195,7 @@ def test_servers_are_started_stopped_and_ended(proxy: Proxy) -> None:
         assert proxy.ask("POST", f"{path}/start")[0] == 204
         assert proxy.started(what).endswith("true")
     assert proxy.ask("POST", f"/containers/{proxy.ids['server'][:12]}/kill?signal=KILL")[0] == 204
-    eventually(lambda: proxy.started("server").endswith("false"), seconds=10, what="a server that was ended")
+    eventually(lambda: proxy.started("server").endswith("false"), what="a server that was ended")
     assert proxy.ask("POST", f"/containers/{proxy.name('server')}/start")[0] == 204
 
 
@@ -327,18 +328,26 @@ def test_a_connection_that_was_to_be_kept_for_something_else_is_an_ordinary_one(
 
 def test_events_are_the_projects_and_come_as_they_happen(proxy: Proxy) -> None:
     query = urllib.parse.quote(json.dumps({"event": ["kill"], "type": ["image", "container", "network"]}))
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)) as connection:
         connection.request("GET", f"/events?filters={query}")
         answer = connection.getresponse()
         assert answer.status == 200
-        for what in ("other", "bare", "server"):
-            proxy.docker("kill", "--signal", "WINCH", proxy.name(what))
-        event = json.loads(answer.readline())
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(answer.readline)
+
+            def heard() -> bool:
+                # Docker answers before it listens: what happens in between is told to nobody.
+                for what in ("other", "bare", "server"):
+                    proxy.docker("kill", "--signal", "WINCH", proxy.name(what))
+                return first.done()
+
+            eventually(heard, what="an event")
+        event = json.loads(first.result())
         assert (event["Type"], event["Action"], event["id"]) == ("container", "kill", proxy.ids["server"])
 
 
 def test_a_log_is_followed_as_it_grows(proxy: Proxy) -> None:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)) as connection:
         connection.request("GET", f"/containers/{proxy.name('server')}/logs?stdout=1&stderr=1&follow=1&tail=1")
         answer = connection.getresponse()
         assert read_line(answer) == b"it runs\n"
@@ -357,7 +366,6 @@ def test_what_changes_something_or_is_refused_is_in_its_log(proxy: Proxy) -> Non
     proxy.ask("POST", "/containers/create?name=noticed")
     eventually(
         lambda: "/containers/create?name=noticed" in proxy.docker("logs", proxy.name("engine-proxy")),
-        seconds=5,
         what="the refusal in the log",
     )
     assert 'GET /_ping HTTP/1.1","status":200' not in proxy.docker("logs", proxy.name("engine-proxy"))
@@ -367,4 +375,4 @@ def test_one_that_was_killed_comes_back(proxy: Proxy) -> None:
     proxy.docker("kill", proxy.name("engine-proxy"))
     assert not reached(proxy)
     proxy.docker("start", proxy.name("engine-proxy"))
-    eventually(lambda: reached(proxy), seconds=10, what="Docker answers through the engine-proxy")
+    eventually(lambda: reached(proxy), what="Docker answers through the engine-proxy")

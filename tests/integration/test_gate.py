@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import ROOT, eventually
+from tests.checkout import PATIENCE, ROOT, eventually
 from tests.integration.conftest import SERVER_IMAGE
 from tests.standins.nvml import GiB, Gpus
 
@@ -19,7 +19,7 @@ OURS = ("gate.py", "gating", "nvml.py")
 
 
 def docker(*argv: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", *argv], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["docker", *argv], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout + done.stderr
 
@@ -53,6 +53,12 @@ class Yard:
             SERVER_IMAGE, "vllm", "serve", "some/model", "--served-model-name", name, "--port", "8000", *flags,
         )  # fmt: skip
 
+    def tell(self, name: str, text: str = "") -> None:
+        """Put a file there whole: a server that looks reads all of it."""
+        new = self.folder / f"{name}.told"
+        new.write_text(text)
+        new.rename(self.folder / name)
+
     def log(self) -> list[str]:
         path = self.folder / "log"
         return path.read_text().splitlines() if path.exists() else []
@@ -63,7 +69,7 @@ class Yard:
     def until(self, text: str, name: str = "") -> None:
         """Wait until this happened to a server, or until it is in a container's log."""
         seen = (lambda: text in self.said(name)) if name else (lambda: text in self.log())
-        eventually(seen, seconds=15, what=f"{text!r}; {self.log()}")
+        eventually(seen, what=f"{text!r}; {self.log()}")
 
     def code(self, name: str) -> int:
         return int(docker("wait", f"{PREFIX}-{name}"))
@@ -98,9 +104,9 @@ def test_two_that_are_started_at_once_load_one_after_the_other_and_not_on_memory
     # It dies while it loads: what it held is the next one's at once.
     docker("kill", f"{PREFIX}-one")
     yard.until("two load")
-    (yard.folder / "two.go").touch()
+    yard.tell("two.go")
     yard.until("two up")
-    docker("stop", f"{PREFIX}-two")
+    docker("stop", "--time", "180", f"{PREFIX}-two")
     assert yard.code("two") == 0
     assert yard.log() == ["one load", "two load", "two up", "two SIGTERM"]
 
@@ -108,6 +114,6 @@ def test_two_that_are_started_at_once_load_one_after_the_other_and_not_on_memory
 def test_a_dead_servers_worker_does_not_keep_its_container(yard: Yard) -> None:
     yard.start("one", STANDIN_WORKER="1", TANDEM_GPUS="")
     yard.until("one load")
-    (yard.folder / "one.end").write_text("3")
+    yard.tell("one.end", "3")
     assert yard.code("one") == 3
     assert "the server left 1 processes behind: ending them" in yard.said("one")

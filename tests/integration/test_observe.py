@@ -16,7 +16,7 @@ import yaml
 
 from orchestrator import base, host
 from orchestrator.engine import Engine
-from tests.checkout import ROOT, Checkout, eventually
+from tests.checkout import PATIENCE, ROOT, Checkout, eventually
 from tests.integration.conftest import DIRECT
 from tests.observe import names, text
 from tests.observe.lab import CHAT, RECORDED, Lab, docker, lab
@@ -97,15 +97,20 @@ def test_queries_name_metrics_and_labels_that_are_given(here: Lab) -> None:
     def given() -> dict[str, text.Family]:
         return text.parse(here.send("GET", "/-/metrics")[1])
 
-    eventually(lambda: given()["tandem_router_refused_total"].samples, seconds=5, what="the refusal is counted")
-    found = given() | text.parse(RECORDED.read_text(encoding="utf-8"))
-    # None of the requests here had a key, and histograms begin with their buckets.
-    samples = {sample for family in found.values() for sample, _ in family.samples} | {
-        "tandem_router_key_requests_total"
-    }
     recorded = {rule["record"] for rule in names.rules() if "record" in rule}
     used = {name for query in names.queries() for name in names.metrics(query)}
-    assert used - samples - recorded == names.OWN
+    found: dict[str, text.Family] = {}
+
+    def unknown() -> set[str]:
+        found.update(given() | text.parse(RECORDED.read_text(encoding="utf-8")))
+        # None of the requests here had a key, and histograms begin with their buckets.
+        samples = {sample for family in found.values() for sample, _ in family.samples} | {
+            "tandem_router_key_requests_total"
+        }
+        return used - samples - recorded
+
+    # Workers hand their counts over once a second, one after the other.
+    eventually(lambda: unknown() == names.OWN, what="all metrics that queries name, and no others")
     assert {name for name in used if name in found and name.startswith("tandem_")}, "nothing of ours is asked for"
 
     labels = {label for family in found.values() for _, pairs in family.samples for label, _ in pairs}
@@ -136,7 +141,7 @@ def test_prometheus_finds_the_router_the_activator_and_the_servers(
     with prometheus(prometheus_image, here, tmp_path) as address:
 
         def ask(path: str, **query: str) -> Any:
-            with DIRECT.open(f"{address}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+            with DIRECT.open(f"{address}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=PATIENCE) as answer:
                 return json.load(answer)["data"]
 
         def values(expression: str) -> dict[str, float]:
@@ -144,18 +149,18 @@ def test_prometheus_finds_the_router_the_activator_and_the_servers(
             return {each["metric"].get("model", ""): float(each["value"][1]) for each in found}
 
         def up() -> dict[str, float]:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it may not be there yet
                 return {each["metric"]["job"]: float(each["value"][1]) for each in ask("query", query="up")["result"]}
             return {}
 
-        eventually(lambda: up() == {"tandem": 1, "vllm": 1}, seconds=30, what="both are scraped")
+        eventually(lambda: up() == {"tandem": 1, "vllm": 1}, what="both are scraped")
         counted = 'sum by (model) (tandem_router_requests_total{status="200",way="server"})'
-        eventually(lambda: values(counted) == {"one": 1, "closed": 0}, seconds=10, what="requests are known")
+        eventually(lambda: values(counted) == {"one": 1, "closed": 0}, what="requests are known")
         assert values('tandem_state{state="ready"}') == {"one": 1}
         assert set(values("vllm:kv_cache_usage_perc")) == {"one"}
         assert values("count({__name__=~'.*_created|python_.*'})") == {}
         rate = "model:tandem_router_requests:rate5m"
-        eventually(lambda: values(rate), seconds=20, what="rules are evaluated")
+        eventually(lambda: values(rate), what="rules are evaluated")
         groups = ask("rules")["groups"]
         assert [rule for group in groups for rule in group["rules"] if rule["health"] == "err"] == []
         # Each query of the dashboards is one that Prometheus understands.
@@ -163,5 +168,5 @@ def test_prometheus_finds_the_router_the_activator_and_the_servers(
             ask("query", query=query.replace("$model", ".*"))
         # A route that closes takes its server from the list, and nobody is alarmed.
         (here.folder / "open/one").unlink()
-        eventually(lambda: up() == {"tandem": 1}, seconds=20, what="it is no target any more")
+        eventually(lambda: up() == {"tandem": 1}, what="it is no target any more")
         assert [alert for alert in ask("alerts")["alerts"] if alert["state"] == "firing"] == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.checkout import eventually
+from tests.checkout import PATIENCE, eventually
 from tests.integration.test_router_switching import PATH, Routing, all_of_it  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.docker
@@ -200,7 +200,7 @@ def test_models_are_listed_with_their_states_and_what_runs_first(routing: Routin
 
 def test_a_websocket_finds_its_model_in_its_address(routing: Routing) -> None:
     head = "HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", routing.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", routing.port), timeout=PATIENCE) as client:
         client.sendall(f"GET /v1/realtime?model=one-too&x=1 {head}".encode())
         assert client.recv(4000).startswith(b"HTTP/1.1 101 ")
         client.sendall(b"said")
@@ -225,7 +225,7 @@ def test_a_request_has_one_id_from_end_to_end(routing: Routing) -> None:
         assert own is not None
         ids.add(own)
     assert len(ids) == 4
-    eventually(lambda: '"id":"mine-1.a:b_c"' in requests(routing), seconds=5, what="the id in the log")
+    eventually(lambda: '"id":"mine-1.a:b_c"' in requests(routing), what="the id in the log")
 
 
 def requests(routing: Routing) -> str:
@@ -238,12 +238,12 @@ def requests(routing: Routing) -> str:
 def test_a_log_that_is_full_becomes_the_one_before_and_another_begins(routing: Routing) -> None:
     def asked(name: str) -> None:
         assert routing.ask("one", X_Request_Id=name)[0] == 200
-        eventually(lambda: f'"id":"{name}"' in requests(routing), seconds=5, what=f"{name} in the log")
+        eventually(lambda: f'"id":"{name}"' in requests(routing), what=f"{name} in the log")
 
     asked("before")
     log = "/var/log/tandem/access.log"
     routing.busybox("sh", "-c", f"/usr/bin/busybox yes x | /usr/bin/busybox head -c 21000000 >>{log}")
-    eventually(lambda: len(requests(routing)) < 1_000_000, seconds=15, what="another log")
+    eventually(lambda: len(requests(routing)) < 1_000_000, what="another log")
     asked("after")
     assert '"id":"before"' in routing.busybox("grep", "before", f"{log}.1")
     assert '"id":"before"' not in requests(routing)

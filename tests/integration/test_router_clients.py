@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator import versions
 from orchestrator.versions import Build
-from tests.checkout import ROOT, Checkout, eventually
+from tests.checkout import PATIENCE, ROOT, Checkout, eventually
 from tests.routing import cases, paths, schema, served
 from tests.routing.compare import Answer, ask, differences
 from tests.routing.paths import DECIDED, Decision
@@ -30,10 +30,11 @@ SCRIPT = (ROOT / "tests/routing/written.py").read_text(encoding="utf-8")
 LISTED = versions.load((ROOT / "docker/vllm/versions.toml").read_text(encoding="utf-8"))
 BUILDS = [build for found in LISTED.builds.values() for build in found.values()]
 # So much to write that it goes on for longer than anything here waits: the server tells late of what it does when other
-# programs want the processor, and with 16 answers it was done before it was seen to have begun.
-LONG = {"model": MODEL, "prompt": "Tell me", "max_tokens": 1000, "ignore_eos": True, "n": 128}
-# What the generation of all of LONG writes: 12 s on 2 cores with nothing else to do.
-ALL = 128_000
+# programs want the processor, and with 16 answers it was done before it was seen to have begun. More answers than the
+# server writes at once, so that what is asked after them waits.
+LONG = {"model": MODEL, "prompt": "Tell me", "max_tokens": 1000, "ignore_eos": True, "n": 1024}
+# What the generation of all of LONG writes: a minute and a half on 2 cores with nothing else to do.
+ALL = 1_024_000
 # One tool, in either client's words.
 OPENAI_TOOLS: Any = [cases.TOOL]
 ANTHROPIC_TOOLS: Any = [cases.LOOK]
@@ -230,13 +231,16 @@ def test_openai_responds(gpt: openai.OpenAI) -> None:
         assert stream.get_final_response().output_text == WHO
 
 
-def test_openai_responds_in_the_background(gpt: openai.OpenAI) -> None:
+def test_openai_responds_in_the_background(up: Served, gpt: openai.OpenAI) -> None:
     responses = gpt.responses
-    more = {"ignore_eos": True}
-    made = responses.create(model=MODEL, input=cases.ASKED, background=True, max_output_tokens=900, extra_body=more)
-    assert made.status == "queued"
-    assert responses.cancel(made.id).status == "cancelled"
-    assert responses.retrieve(made.id).status == "cancelled"
+    # It waits for its turn: however late the cancelling comes, it is not done.
+    with asking(up, stream=False):
+        eventually(lambda: counted(up, "vllm:num_requests_waiting") > 0, what="a server that has more than it can do")
+        made = responses.create(model=MODEL, input=cases.ASKED, background=True)
+        assert made.status == "queued"
+        assert responses.cancel(made.id).status == "cancelled"
+        assert responses.retrieve(made.id).status == "cancelled"
+    eventually(lambda: running(up) == 0, what="a server with nothing to do")
     events = list(responses.create(model=MODEL, input=cases.ASKED, background=True, stream=True))
     assert events[0].type == "response.created"
     again = list(responses.retrieve(events[0].response.id, stream=True, starting_after=0))
@@ -322,10 +326,10 @@ def key(up: Served) -> Iterator[str]:
 
     made = up.stack.tandem("keys", "add", "clients")
     assert made.returncode == 0, made.stderr
-    eventually(asked, seconds=10, what="a router that asks for a key")
+    eventually(asked, what="a router that asks for a key")
     yield made.stdout.strip()
     assert up.stack.tandem("keys", "remove", "clients").returncode == 0
-    eventually(lambda: not asked(), seconds=10, what="a router that asks for no key")
+    eventually(lambda: not asked(), what="a router that asks for no key")
 
 
 def test_each_client_sends_its_key_in_its_own_way(gpt: openai.OpenAI, claude: anthropic.Anthropic, key: str) -> None:
@@ -351,24 +355,31 @@ def running(up: Served) -> float:
     return counted(up, "vllm:num_requests_running") + counted(up, "vllm:num_requests_waiting")
 
 
+@contextlib.contextmanager
+def asking(up: Served, *, stream: bool) -> Iterator[socket.socket]:
+    """The connection of a client that has asked for LONG, and goes away with the block."""
+    body = json.dumps({**LONG, "stream": stream}).encode()
+    host, port = up.router.removeprefix("http://").split(":")
+    with contextlib.closing(socket.create_connection((host, int(port)), timeout=PATIENCE)) as client:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+        client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        yield client
+
+
 @pytest.mark.parametrize(
     ("stream", "read"),
     [(True, True), (True, False), (False, False)],
     ids=["in the middle of a stream", "before a stream begins", "before a whole answer"],
 )
 def test_a_client_that_goes_away_ends_the_generation(up: Served, *, stream: bool, read: bool) -> None:
-    eventually(lambda: running(up) == 0, seconds=30, what="a server with nothing to do")
+    eventually(lambda: running(up) == 0, what="a server with nothing to do")
     before = counted(up, "vllm:generation_tokens_total")
-    body = json.dumps({**LONG, "stream": stream}).encode()
-    host, port = up.router.removeprefix("http://").split(":")
-    with contextlib.closing(socket.create_connection((host, int(port)), timeout=30)) as client:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
-        client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+    with asking(up, stream=stream) as client:
         if read:
             while b"data: " not in client.recv(65536):
                 pass
-        eventually(lambda: running(up) > 0, seconds=10, what="a generation under way")
-    eventually(lambda: running(up) == 0, seconds=5, what="a server that gave up what nobody waits for")
+        eventually(lambda: running(up) > 0, what="a generation under way")
+    eventually(lambda: running(up) == 0, what="a server that gave up what nobody waits for")
     # It was given up and not done.
     assert counted(up, "vllm:generation_tokens_total") - before < ALL
 

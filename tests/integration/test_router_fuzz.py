@@ -33,12 +33,13 @@ def test_bodies_go_where_their_server_reads_them_and_lines_nowhere_else(made: be
 
 
 def test_streams_that_say_little_are_whole_and_in_nobodys_way(made: bed.Bed) -> None:
-    well, said = asyncio.run(idle(made, streams=200, seconds=5, every=1))
-    assert well, said
+    # How long an answer beside them takes is for the long form, on a machine that does nothing else.
+    held = asyncio.run(idle(made, streams=200, seconds=5, every=1))
+    assert held.whole, held
 
 
 def test_a_reload_each_second_drops_no_stream_of_a_crowd(made: bed.Bed) -> None:
-    tally, reloads = asyncio.run(crowd(made, clients=100, seconds=5, reload_each=1))
+    tally, reloads = asyncio.run(crowd(made, clients=100, seconds=5, reload_each=1, least=3))
     assert not tally.wrong, tally
     assert tally.whole >= 100
     assert reloads >= 3

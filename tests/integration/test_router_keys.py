@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from orchestrator.http import routes_digest
-from tests.checkout import Checkout, eventually
+from tests.checkout import PATIENCE, Checkout, eventually
 from tests.integration.conftest import stack
 from tests.integration.test_router_switching import MODELS, PATH, STANDINS, Routing, Standin, answers, reached
 
@@ -54,7 +54,7 @@ class Answer:
 
 
 def send(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         got = connection.getresponse()
         return Answer(got.status, got.headers, got.read())
@@ -103,7 +103,7 @@ class Keyed(Routing):
         return {ask(self.port, **headers).status for _ in range(4)}
 
     def becomes(self, status: int, **headers: str) -> None:
-        eventually(lambda: self.statuses(**headers) == {status}, seconds=5, what=f"{status} for {headers}")
+        eventually(lambda: self.statuses(**headers) == {status}, what=f"{status} for {headers}")
 
     @contextlib.contextmanager
     def alone(self, *mounts: str, command: tuple[str, ...] = (), **environment: str) -> Iterator["Alone"]:
@@ -144,12 +144,14 @@ class Alone:
                 return send(self.port, "GET", "/health").status in (200, 400)
             return False
 
-        eventually(there, seconds=10, what="the router answers")
+        eventually(there, what="the router answers")
         return self
 
     def ended(self) -> tuple[int, str]:
         """Its exit code and what it said, once it is over."""
-        waited = subprocess.run(["docker", "wait", self.name], capture_output=True, text=True, check=True, timeout=20)
+        waited = subprocess.run(
+            ["docker", "wait", self.name], capture_output=True, text=True, check=True, timeout=PATIENCE
+        )
         said = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=True)
         return int(waited.stdout), said.stdout + said.stderr
 
@@ -185,11 +187,11 @@ def all_of_it(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Ite
             )
             name = ends.enter_context(started)
             found = Standin(int(made.run(["docker", "port", name, "9000"]).stdout.rpartition(":")[2]))
-            eventually(lambda: answers(found), seconds=20, what=f"{alias} answers")
+            eventually(lambda: answers(found), what=f"{alias} answers")
             return found
 
         whole = Keyed(made, beside("one", "8000"), beside("activator", "/run/tandem/activator.sock"))
-        eventually(lambda: reached(whole), seconds=20, what="the router answers")
+        eventually(lambda: reached(whole), what="the router answers")
         whole.activator("/open/one")
         yield whole
 
@@ -270,7 +272,7 @@ def test_a_key_opens_and_goes_no_further(locked: Keyed, headers: dict[str, str])
     def logged() -> list[str]:
         return [json.loads(line)["key"] for line in locked.requests() if name in line]
 
-    eventually(lambda: logged() == ["alice"], seconds=5, what="the log names the key")
+    eventually(lambda: logged() == ["alice"], what="the log names the key")
     assert ALICE not in locked.log()
     assert BOB not in locked.log()
 
@@ -321,7 +323,7 @@ def test_a_file_with_a_wrong_line_leaves_the_last_good_one_in_force(locked: Keye
         locked.hold(wrong)
         eventually(
             lambda: locked.statuses() and locked.log().count("are not taken") > before,  # noqa: B023 (called here)
-            seconds=5, what="the log says so",
+            what="the log says so",
         )  # fmt: skip
         assert locked.statuses(**bearer(BOB)) == {200}
         assert locked.statuses(**bearer(carol)) == {401}
@@ -338,9 +340,7 @@ def test_a_file_that_was_never_read_lets_nobody_in(router: Keyed, tmp_path: Path
         got = send(other.port, "GET", "/v1/models", **bearer(ALICE))
         assert (got.status, got.code, got.headers["Retry-After"]) == (503, "keys_unreadable", "5")
         file.chmod(0o644)
-        eventually(
-            lambda: send(other.port, "GET", "/v1/models", **bearer(ALICE)).status == 200, seconds=5, what="it is read"
-        )
+        eventually(lambda: send(other.port, "GET", "/v1/models", **bearer(ALICE)).status == 200, what="it is read")
         # It stays in force through a reload, though the file is wrong by then.
         file.write_text("nonsense\n")
         assert subprocess.run(["docker", "kill", "--signal", "HUP", other.name], check=True, capture_output=True)
@@ -353,35 +353,67 @@ def test_a_file_that_was_never_read_lets_nobody_in(router: Keyed, tmp_path: Path
 
 
 def test_a_keys_rate_is_its_own(router: Keyed) -> None:
-    router.hold(f"alice {ALICE} rate=3/h\nbob {BOB}\n")
-    router.becomes(401)
-    for _ in range(3):
-        assert ask(router.port, **bearer(ALICE)).status == 200
-    for _ in range(2):
-        got = ask(router.port, **bearer(ALICE))
-        assert (got.status, got.code) == (429, "rate_limit_exceeded")
-        assert 1 <= int(got.headers["Retry-After"]) <= 3600
+    # The next hour has room again. Should one begin meanwhile, it is asked by another name, which has all of it.
+    for name in ("alice", "alicia"):
+        router.hold(f"{name} {ALICE} rate=3/h\nbob {BOB}\n")
+        router.becomes(401)
+        hour = hour_of_the_clock()
+        answers = [ask(router.port, **bearer(ALICE)) for _ in range(5)]
+        # What was refused is not counted.
+        router.hold(f"{name} {ALICE} rate=4/h\nbob {BOB}\n")
+        eventually(lambda: ask(router.port, **bearer(ALICE)).status == 200, what="there is room for one more")
+        full = ask(router.port, **bearer(ALICE))
+        if hour_of_the_clock() == hour:
+            break
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+    for answer in (*answers[3:], full):
+        assert (answer.status, answer.code) == (429, "rate_limit_exceeded")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 3600
     assert router.statuses(**bearer(BOB)) == {200}
-    # What was refused is not counted.
-    router.hold(f"alice {ALICE} rate=4/h\nbob {BOB}\n")
-    eventually(lambda: ask(router.port, **bearer(ALICE)).status == 200, seconds=5, what="there is room for one more")
-    assert ask(router.port, **bearer(ALICE)).status == 429
     # Another limit counts anew in its own stretch of time.
-    router.hold(f"alice {ALICE} rate=2/s\n")
+    router.hold(f"{name} {ALICE} rate=2/s\n")
     router.becomes(401, **bearer(BOB))
-    eventually(lambda: ask(router.port, **bearer(ALICE)).status == 200, seconds=5, what="the next second has room")
-    eventually(lambda: ask(router.port, **bearer(ALICE)).status == 429, seconds=5, what="a second is full")
-    eventually(lambda: ask(router.port, **bearer(ALICE)).status == 200, seconds=5, what="the next second has room")
+    eventually(lambda: ask(router.port, **bearer(ALICE)).status == 200, what="the next second has room")
+    eventually(lambda: b"HTTP/1.1 429 " in at_once(router.port, 20), what="a second is full")
+    eventually(lambda: ask(router.port, **bearer(ALICE)).status == 200, what="the next second has room")
+
+
+def hour_of_the_clock() -> int:
+    # The router's clock may be a moment behind.
+    return int((time.time() - 1) // 3600)
+
+
+def at_once(port: int, count: int) -> bytes:
+    """Ask so often in one breath that the answers take no time; all of them."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        one = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n"
+        client.sendall((f"{one}\r\n" * (count - 1) + f"{one}Connection: close\r\n\r\n").encode())
+        got = b""
+        while more := client.recv(65536):
+            got += more
+        return got
 
 
 @contextlib.contextmanager
 def waiting(router: Keyed, key: str) -> Iterator[http.client.HTTPResponse]:
-    with contextlib.closing(router.connection()) as connection:
-        connection.request("POST", PATH, json.dumps({"model": "one", "do": "wait"}), bearer(key))
-        answer = connection.getresponse()
-        assert answer.status == 200, answer.read()
-        assert answer.readline() == b"data: first\n"
-        yield answer
+    """A request under way, as soon as there is room for it: others give theirs up a moment after their answers."""
+    with contextlib.ExitStack() as ends:
+        taken: list[http.client.HTTPResponse] = []
+
+        def room() -> bool:
+            connection = ends.enter_context(contextlib.closing(router.connection()))
+            connection.request("POST", PATH, json.dumps({"model": "one", "do": "wait"}), bearer(key))
+            answer = connection.getresponse()
+            if answer.status == 429:
+                answer.read()
+                return False
+            assert answer.status == 200, answer.read()
+            taken.append(answer)
+            return True
+
+        eventually(room, what="room for a request")
+        assert taken[0].readline() == b"data: first\n"
+        yield taken[0]
 
 
 def test_a_key_has_so_many_requests_at_once_however_the_others_end(router: Keyed) -> None:
@@ -399,15 +431,25 @@ def test_a_key_has_so_many_requests_at_once_however_the_others_end(router: Keyed
             elif end == "workers killed":
                 router.busybox("kill", "-9", *map(str, router.workers()))
                 router.settles()
-        eventually(lambda: ended_well(router), seconds=10, what=f"there is room again, after {end}")
+        eventually(lambda: ended_well(router), what=f"there is room again, after {end}")
     # What the router itself answers takes a place for as long as that, and no longer.
     for body in (b"{", json.dumps({"model": "nobody"}).encode(), b'{"model": "one", "do": "fail"}'):
         for _ in range(3):
-            assert ask(router.port, body, **bearer(ALICE)).status in (400, 404, 500)
+            eventually(
+                lambda body=body: ask(router.port, body, **bearer(ALICE)).status in (400, 404, 500),
+                what=f"room for {body!r}",
+            )
     with router.alone(f"{router.file.parent}:/run/keys:ro", TANDEM_BODY_LIMIT="1k") as other:
         other.starts()
         for _ in range(6):
-            got = chunked(other.port, b"x" * 2000, **bearer(ALICE))
+            got = b""
+
+            def too_large() -> bool:
+                nonlocal got
+                got = chunked(other.port, b"x" * 2000, **bearer(ALICE))
+                return not got.startswith(b"HTTP/1.1 429 ")
+
+            eventually(too_large, what="room for a large one")
             assert got.startswith(b"HTTP/1.1 413 "), got
             assert b"larger than 1k" in got
 
@@ -420,7 +462,7 @@ def ended_well(router: Keyed) -> bool:
 
 def chunked(port: int, body: bytes, **headers: str) -> bytes:
     """Send a body without saying how long it is; the whole answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n{lines}\r\n"
         client.sendall(head.encode() + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
@@ -529,7 +571,7 @@ def test_over_tls_http_2_routes_as_http_1_does_with_and_without_a_length(router:
         bodies = [json.dumps({"model": "one", "prompt": "猫" * size}).encode() for size in (1, 30_000, 1_500_000)]
         for http2, version in ((True, "HTTP/2"), (False, "HTTP/1.1")):
             with httpx.Client(
-                http1=not http2, http2=http2, verify=context, trust_env=False, timeout=20,
+                http1=not http2, http2=http2, verify=context, trust_env=False, timeout=PATIENCE,
                 base_url=f"https://127.0.0.1:{other.port}",
             ) as client:  # fmt: skip
                 for body in bodies:
@@ -567,7 +609,7 @@ def test_tls_that_meets_plain_http_is_told_so_in_words_and_in_the_log(router: Ke
     hello = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with contextlib.suppress(ssl.SSLWantReadError):
         hello.do_handshake()
-    with socket.create_connection(("127.0.0.1", router.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", router.port), timeout=PATIENCE) as client:
         client.sendall(outgoing.read())
         got = b""
         with contextlib.suppress(ConnectionError):
@@ -575,7 +617,7 @@ def test_tls_that_meets_plain_http_is_told_so_in_words_and_in_the_log(router: Ke
                 got += more
     assert b" 400 " in got.splitlines()[0]
     assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["code"] == "tls_on_plain_port"
-    eventually(lambda: "a client spoke TLS (https://)" in router.log(), seconds=5, what="the log says so")
+    eventually(lambda: "a client spoke TLS (https://)" in router.log(), what="the log says so")
 
 
 @pytest.mark.parametrize(
@@ -618,7 +660,7 @@ def test_compose_alone_does_not_let_other_machines_in_without_a_key(router: Keye
         assert send(other.starts().port, "GET", "/v1/models").status == 401
         # Without the file there would be no key to ask for: the last good one stays in force.
         file.unlink()
-        eventually(lambda: send(other.port, "GET", "/v1/models").status and told(other), seconds=5, what="the log says")
+        eventually(lambda: send(other.port, "GET", "/v1/models").status and told(other), what="the log says")
         assert send(other.port, "GET", "/v1/models").status == 401
         assert send(other.port, "GET", "/v1/models", **bearer(ALICE)).status == 200
 
@@ -641,20 +683,28 @@ def told(other: Alone) -> bool:
 # --- slow clients
 
 
-@pytest.fixture(scope="module")
-def hasty(all_of_it: Keyed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
-    """A router that waits for nobody for long, with an open route."""
+@contextlib.contextmanager
+def hurried(all_of_it: Keyed, folder: Path, **usual: str) -> Iterator[Alone]:
+    """A router with an open route that waits for nobody for long, in these of its limits."""
     text = (all_of_it.stack.folder / "docker/router/nginx.conf").read_text(encoding="utf-8")
-    for word, usual in (("client_header_timeout", "15s"), ("client_body_timeout", "30s"), ("send_timeout", "60s")):
-        assert text.count(f"    {word} {usual};\n") == 1, word
-        text = text.replace(f"    {word} {usual};\n", f"    {word} 700ms;\n")
-    path = tmp_path_factory.mktemp("hasty") / "nginx.conf"
+    for word, limit in usual.items():
+        assert text.count(f"    {word} {limit};\n") == 1, word
+        text = text.replace(f"    {word} {limit};\n", f"    {word} 700ms;\n")
+    path = folder / "nginx.conf"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o644)
     server = all_of_it.stack.inspect("one")["NetworkSettings"]["Networks"]
     address = next(iter(server.values()))["IPAddress"]
     with all_of_it.alone(f"{path}:/etc/nginx/nginx.conf:ro") as other:
         other.starts().open("one", f"{address}:8000")
+        yield other
+
+
+@pytest.fixture(scope="module")
+def hasty(all_of_it: Keyed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """A router that waits for no request for long."""
+    folder = tmp_path_factory.mktemp("hasty")
+    with hurried(all_of_it, folder, client_header_timeout="15s", client_body_timeout="30s") as other:
         yield other
 
 
@@ -683,29 +733,31 @@ def cut_off(client: socket.socket, drip: bytes) -> bytes:
 
 @pytest.mark.parametrize("drip", [b"", b"X"], ids=["silent", "dripping"])
 def test_who_is_slow_with_the_headers_is_let_go(hasty: Alone, drip: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", hasty.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=PATIENCE) as client:
         client.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Slow: ".encode())
         got = cut_off(client, drip)
     assert got == b"" or got.startswith(b"HTTP/1.1 408 ")
 
 
 def test_who_stops_within_a_body_is_let_go(hasty: Alone) -> None:
-    with socket.create_connection(("127.0.0.1", hasty.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=PATIENCE) as client:
         client.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode() + BODY)
         got = cut_off(client, b"")
     assert got == b"" or got.startswith(b"HTTP/1.1 408 ")
 
 
-def test_who_takes_no_answer_is_let_go_and_so_is_the_server(hasty: Alone) -> None:
+def test_who_takes_no_answer_is_let_go_and_so_is_the_server(all_of_it: Keyed, tmp_path: Path) -> None:
     body = json.dumps({"model": "one", "do": "flood"}).encode()
-    with socket.socket() as client:
+    # This client may be slow to ask; it is to be let go for what it does not take.
+    tmp_path.chmod(0o755)
+    with hurried(all_of_it, tmp_path, send_timeout="60s") as hasty, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(10)
+        client.settimeout(PATIENCE)
         client.connect(("127.0.0.1", hasty.port))
         head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall(head.encode() + body)
         assert client.recv(10) == b"HTTP/1.1 2"
-        eventually(lambda: '"status":200' in logged(hasty), seconds=10, what="the request is over")
+        eventually(lambda: '"status":200' in logged(hasty), what="the request is over")
 
 
 def logged(other: Alone) -> str:
@@ -719,7 +771,7 @@ def logged(other: Alone) -> str:
     ids=["long", "many"],
 )
 def test_headers_have_limits(router: Keyed, headers: str) -> None:
-    with socket.create_connection(("127.0.0.1", router.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", router.port), timeout=PATIENCE) as client:
         client.sendall(f"GET /v1/models HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
         got = client.recv(65536)
     assert got.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 ")), got

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.checkout import Checkout, eventually
+from tests.checkout import PATIENCE, Checkout, eventually
 from tests.integration.conftest import DIRECT, Stack, stack
 
 pytestmark = pytest.mark.docker
@@ -39,7 +39,7 @@ class Standin:
         self._address = f"http://127.0.0.1:{port}"
 
     def __call__(self, path: str) -> Any:
-        with DIRECT.open(self._address + path, timeout=20) as answer:
+        with DIRECT.open(self._address + path, timeout=PATIENCE) as answer:
             return json.load(answer)
 
 
@@ -60,7 +60,7 @@ class Routing:
         return f"{self.stack.environment['COMPOSE_PROJECT_NAME']}-router"
 
     def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def ask(self, model: str, do: str = "", *, path: str = PATH, **headers: str) -> tuple[int, Any]:
         """Send a request for a model; the status, and what the stand-in or the router said."""
@@ -89,7 +89,7 @@ class Routing:
 
     def settles(self, **counts: int) -> None:
         """Wait until the counts are these; a request is over a moment after its client has the answer."""
-        eventually(lambda: self.in_flight() == counts, seconds=5, what=f"{counts} in flight")
+        eventually(lambda: self.in_flight() == counts, what=f"{counts} in flight")
 
     def busybox(self, *words: str) -> str:
         done = self.stack.run(["docker", "exec", self.name, "/usr/bin/busybox", *words])
@@ -119,13 +119,13 @@ def all_of_it(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Ite
             )
             shown = made.run(["docker", "port", name, "9000"]).stdout
             found = Standin(int(shown.rpartition(":")[2]))
-            eventually(lambda: answers(found), seconds=20, what=f"{alias} answers")
+            eventually(lambda: answers(found), what=f"{alias} answers")
             return found
 
         one, activator = beside("one", "8000"), beside("activator", "/run/tandem/activator.sock")
         beside("deaf", "8001")
         whole = Routing(made, one, activator)
-        eventually(lambda: reached(whole), seconds=20, what="the router answers")
+        eventually(lambda: reached(whole), what="the router answers")
         yield whole
 
 
@@ -248,21 +248,25 @@ def test_a_client_that_goes_before_any_answer_is_counted_off(routing: Routing) -
     routing.activator("/close/one")
     with contextlib.closing(routing.connection()) as connection:
         connection.request("POST", PATH, json.dumps({"model": "one", "do": "wait"}))
-        eventually(lambda: len(routing.activator("/seen")) > before, seconds=5, what="the activator has it")
+        eventually(lambda: len(routing.activator("/seen")) > before, what="the activator has it")
     routing.activator("/open/one")
     body = json.dumps({"model": "one", "do": "wait"}).encode()
     for whole in (body, body[:-5]):
         # The length that is promised is that of all of it: one ends before the router has a request to count.
-        with socket.create_connection(("127.0.0.1", routing.port)) as client:
+        with socket.create_connection(("127.0.0.1", routing.port), timeout=PATIENCE) as client:
             head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             client.sendall(head.encode() + whole)
+            # It says no more, which is to go as far as the router can tell; and then it sees it closed from there.
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
     routing.settles()
 
 
 def test_requests_of_one_connection_are_counted_each(routing: Routing) -> None:
     body = json.dumps({"model": "one"})
     one = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    with socket.create_connection(("127.0.0.1", routing.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", routing.port), timeout=PATIENCE) as client:
         client.sendall(one.encode() * 5)
         got = b""
         while got.count(b"HTTP/1.1 200 OK") < 5:
@@ -300,7 +304,7 @@ def test_a_reload_keeps_what_is_in_flight_and_its_count(routing: Routing) -> Non
     before = routing.workers()
     with routing.waiting("one") as answer:
         assert routing.stack.run(["docker", "kill", "--signal", "HUP", routing.name]).returncode == 0
-        eventually(lambda: (now := routing.workers()) and not now & before, seconds=10, what="new workers")
+        eventually(lambda: (now := routing.workers()) and not now & before, what="new workers")
         assert routing.in_flight() == {"one": 1}
         assert routing.ask("one")[0] == 200
         routing.one("/release")
@@ -313,14 +317,14 @@ def test_a_worker_that_is_killed_takes_its_counts_with_it(routing: Routing) -> N
         assert routing.in_flight() == {"one": 1}
         routing.busybox("kill", "-9", *map(str, routing.workers()))
         routing.settles()
-    eventually(lambda: reached(routing), seconds=10, what="the router answers")
+    eventually(lambda: reached(routing), what="the router answers")
     assert routing.ask("one")[1]["by"] == "one"
 
 
 def test_a_router_that_is_killed_comes_back(routing: Routing) -> None:
     assert routing.stack.run(["docker", "kill", routing.name]).returncode == 0
     assert routing.stack.run(["docker", "start", routing.name]).returncode == 0
-    eventually(lambda: reached(routing), seconds=10, what="the router answers")
+    eventually(lambda: reached(routing), what="the router answers")
     routing.settles()
     assert routing.ask("one")[1]["by"] == "one"
 
@@ -360,7 +364,7 @@ def test_on_another_address_they_take_the_key(routing: Routing, tmp_path: Path) 
     try:
         done = routing.stack.compose(*up, **elsewhere, TANDEM_ADMIN_KEY_FILE=str(path))
         assert done.returncode == 0, done.stderr
-        eventually(lambda: reached(routing), seconds=20, what="the router answers")
+        eventually(lambda: reached(routing), what="the router answers")
         for sent in (None, "", "Bearer", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", f"Basic {KEY}", KEY):
             status, said = routing.send("GET", "/-/status", **({} if sent is None else {"Authorization": sent}))
             assert (status, said["error"]["code"]) == (403, "admin_only"), sent
@@ -376,10 +380,10 @@ def test_on_another_address_they_take_the_key(routing: Routing, tmp_path: Path) 
         assert said["error"]["message"].startswith("The router cannot read ")
         done = routing.stack.compose(*up, **elsewhere)
         assert done.returncode == 0, done.stderr
-        eventually(lambda: reached(routing), seconds=20, what="the router answers")
+        eventually(lambda: reached(routing), what="the router answers")
         # No key is no key that matches.
         for sent in ("", "Bearer", "Bearer "):
             assert routing.send("GET", "/-/status", Authorization=sent)[0] == 403
     finally:
         assert routing.stack.compose(*up).returncode == 0
-        eventually(lambda: reached(routing), seconds=20, what="the router answers")
+        eventually(lambda: reached(routing), what="the router answers")

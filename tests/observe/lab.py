@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator.activator.metrics import Metrics
 from orchestrator.project import ROUTER_IMAGE
 from orchestrator.switch.world import Server
-from tests.checkout import ROOT, eventually
+from tests.checkout import PATIENCE, ROOT, eventually
 
 PROJECT = "tandem-test-metrics"
 RECORDED = ROOT / "tests/observe/vllm-0.32.0.txt"
@@ -127,7 +127,7 @@ class Lab:
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         """Ask the router: the status and the text of its answer."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, None if body is None else json.dumps(body), named)
             answer = connection.getresponse()
@@ -135,7 +135,7 @@ class Lab:
 
     def raw(self, sent: bytes, *, wait: bool = True) -> None:
         """Send bytes, and read what comes until the router closes, or leave at once."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         with contextlib.closing(connection), contextlib.suppress(OSError):
             connection.sendall(sent)
             while wait and connection.recv(65536):
@@ -151,7 +151,7 @@ class Lab:
 
 
 def docker(*words: str) -> str:
-    done = subprocess.run(["docker", *words], capture_output=True, timeout=120, check=False)
+    done = subprocess.run(["docker", *words], capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     return done.stdout.decode()
 
@@ -183,7 +183,7 @@ def lab(*models: str, keys: str = "", name: str = PROJECT) -> Iterator[Lab]:
             "--volume", f"{folder}/keys:/run/keys:ro", "--volume", f"{made.folder}:/run/tandem", image,
         )  # fmt: skip
         made.port = int(docker("port", name, "8000").splitlines()[0].rpartition(":")[2])
-        eventually(lambda: answers(made), seconds=20, what=f"{name} answers")
+        eventually(lambda: answers(made), what=f"{name} answers")
         yield made
     finally:
         made.ends.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.checkout import Checkout, eventually, free_port
+from tests.checkout import LONG_PATIENCE, Checkout, eventually, free_port
 from tests.routing import wire
 
 HERE = Path(__file__).parent
@@ -68,6 +68,11 @@ class Bed:
         for who in self.controls:
             self.tell(who, "/forget")
 
+    def hold(self, held: bool) -> None:
+        """Have streams stop after their first event, or go on."""
+        for who in self.controls:
+            self.tell(who, "/hold" if held else "/go")
+
     def in_flight(self) -> dict[str, int]:
         """The router's counts that are not 0."""
         return {model: count for model, count in self.tell("activator", "/in-flight").items() if count}
@@ -103,7 +108,7 @@ class Bed:
 
 
 def run(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=LONG_PATIENCE)
     assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
     return done.stdout.strip()
 
@@ -134,10 +139,10 @@ def running(name: str, *, image: str = ROUTER_IMAGE) -> Iterator[Bed]:
         controls["activator"] = standin(name, "activator", "/run/tandem/activator.sock")
         bed = ends.enter_context(contextlib.closing(Bed(name, free_port(), controls)))
         for who in controls:
-            eventually(lambda who=who: answers(bed, who), seconds=60, what=f"{who} answers")  # type: ignore[misc]
+            eventually(lambda who=who: answers(bed, who), what=f"{who} answers")  # type: ignore[misc]
         bed.set_ready(*READY)
         router(bed, image, Path(folder), {"TANDEM_BIND": "0.0.0.0", "TANDEM_BIND_WITHOUT_KEY": "yes"})
-        eventually(lambda: healthy(bed), seconds=20, what="the router answers")
+        eventually(lambda: healthy(bed), what="the router answers")
         yield bed
 
 

@@ -123,7 +123,7 @@ class Machine:
 
     def _wait(self, name: str, port: int, body: bytes) -> None:
         try:
-            eventually(lambda: not trouble(port, body, counted=True), seconds=10, what=f"an answer of {name}")
+            eventually(lambda: not trouble(port, body, counted=True), what=f"an answer of {name}")
         except AssertionError as error:
             log = subprocess.run(
                 ["docker", "logs", "--tail", "10", f"{self.project}-{name}"],

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SECONDS = 60
+SECONDS = 180
 # What the router adds to an answer of a server, and what is each connection's own.
 ADDED = re.compile(r"x-request-id|vary|access-control-.*|date|server|connection|keep-alive")
 TIMES = ("created", "created_at", "completed_at")

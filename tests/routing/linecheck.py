@@ -64,7 +64,8 @@ class Lines:
         connection = wire.Connection(self.bed.port)
         try:
             connection.send(line.sent + LAST)
-            data = connection.rest(quiet=5 if line.good else self.quiet)
+            # The router ends the connection of one whose answer is known; who is done earlier may get none of it.
+            data = connection.rest(quiet=wire.PATIENCE if line.good or line.code else self.quiet)
             connection.finish()
             return data + connection.rest()
         except TimeoutError as error:

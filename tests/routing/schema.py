@@ -33,7 +33,7 @@ PROJECT = "tandem-test-schema"
 LONG = {"max_tokens": 4, "max_completion_tokens": 4, "max_output_tokens": 4, "min_tokens": 4, "n": 2, "best_of": 2}
 # Has a grammar compiled first, which takes seconds and is no concern of the router.
 SLOW = ("response_format", "structured_outputs", "text", "tools", "output_config", "output_format")
-SECONDS = 60
+SECONDS = 180
 # The first of each path, and what ends its answer early.
 GOODS = {case.path: case.body for case in reversed(cases.GOOD) if isinstance(case.body, dict)}
 ENDS = {cases.CHAT: "max_tokens", cases.TEXT: "max_tokens", cases.RESPONSES: "max_output_tokens"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.checkout import eventually, free_port
+from tests.checkout import LONG_PATIENCE, eventually, free_port
 from tests.integration.conftest import Stack, stack
 
 MODEL = "demo"
@@ -15,8 +15,6 @@ PROJECT = "tandem-test-clients"
 # Every path that the server can have, responses that can be asked for again, and no compiling for 10 s before the first
 # logprobs.
 ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_RESPONSES_API_STORE": "1", "TORCH_COMPILE_DISABLE": "1"}
-# A start of vLLM on a machine that has other things to do.
-SECONDS = 400
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def running(folder: Path, project: str) -> Iterator[Served]:
         started = made.compose("--env-file", f"env/{MODEL}.env", "up", "-d", "--no-build")
         assert started.returncode == 0, started.stderr[-3000:]
         try:
-            eventually(lambda: _ready(made), seconds=SECONDS, what=f"{MODEL} that is ready")
+            eventually(lambda: _ready(made), seconds=LONG_PATIENCE, what=f"{MODEL} that is ready")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{_logs(made)}") from None
         yield Served(made, made.address, f"http://127.0.0.1:{port}")

@@ -4,7 +4,7 @@
 
 It runs in vLLM's image, as uvicorn, FastAPI, pydantic and python-multipart there are what a body meets. On port 9000 it
 is told what to do: /seen (every request line since /forget, with how often), /open/NAME/ADDRESS:PORT and /close/NAME
-(routes), /in-flight (the router's counts).
+(routes), /in-flight (the router's counts), /hold and /go (streams stop after their first event, and go on).
 """
 
 import asyncio
@@ -30,6 +30,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 RUN = Path("/run/tandem")
 NAME = sys.argv[1] if len(sys.argv) > 1 else ""
 SEEN: Counter[str] = Counter()
+# Set, but while streams are held.
+GO = asyncio.Event()
+GO.set()
 
 
 class Asked(BaseModel):
@@ -102,6 +105,7 @@ async def events(stream: dict[str, Any], model: str | None) -> AsyncIterator[str
     for number in range(stream["events"]):
         said = {"by": NAME, "model": model, "tag": stream.get("tag"), "number": number}
         yield f"data: {json.dumps(said)}\n\n"
+        await GO.wait()
         await asyncio.sleep(stream.get("every", 0))
     yield "data: [DONE]\n\n"
 
@@ -153,6 +157,10 @@ async def control(scope: Any, receive: Any, send: Any) -> None:
         answer = dict(SEEN)
     elif verb == "forget":
         SEEN.clear()
+    elif verb == "hold":
+        GO.clear()
+    elif verb == "go":
+        GO.set()
     elif verb == "in-flight":
         router = Router("router")
         router.request("GET", "/in-flight")

@@ -46,7 +46,7 @@ class Watch:
 
     def end(self) -> str:
         """Look for the last time, and at what was said of it all: the log, and the counts."""
-        eventually(lambda: not self.bed.in_flight(), seconds=10, what="nothing in flight")
+        eventually(lambda: not self.bed.in_flight(), what="nothing in flight")
         self.look()
         lines, other = self.bed.logs(since=self.began)
         bad = [line for line in other if any(level in line for level in LEVELS) and LIMIT not in line]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 # Seconds for an answer, or the next piece of it, also to the largest body.
-PATIENCE = 15.0
+PATIENCE = 180.0
 
 
 class Broken(Exception):  # noqa: N818 (what came of a connection, and no error of ours)
