@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.checkout import ROOT, Checkout, free_port
+from tests.checkout import LONG_PATIENCE, PATIENCE, ROOT, Checkout, free_port
 
 PROJECT = "tandem-test"
 SERVER_IMAGE = "tandem/vllm:0.32.0-cpu"
@@ -46,7 +46,7 @@ def _nothing_left_running() -> Iterator[None]:
     while STARTED:
         left = STARTED.pop()
         left.terminate()
-        left.communicate(timeout=60)
+        left.communicate(timeout=PATIENCE)
 
 
 class Stack(Checkout):
@@ -56,7 +56,7 @@ class Stack(Checkout):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.environment['TANDEM_PORT']}"
 
-    def ask(self, path: str, body: Any = None, *, seconds: float = 60) -> tuple[int, Any]:
+    def ask(self, path: str, body: Any = None, *, seconds: float = LONG_PATIENCE) -> tuple[int, Any]:
         """Send a request to the router; the status and the parsed answer."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})

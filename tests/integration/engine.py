@@ -21,7 +21,7 @@ import pytest
 from orchestrator import base, host, versions
 from orchestrator.engine import Engine
 from orchestrator.project import OWN_IMAGES
-from tests.checkout import ROOT, Checkout, eventually
+from tests.checkout import PATIENCE, ROOT, Checkout, eventually
 from tests.integration.conftest import SEAL
 
 STANDINS = Path(__file__).parent / "standins"
@@ -44,7 +44,7 @@ import sys, urllib.error, urllib.request
 address, body = sys.argv[1:]
 request = urllib.request.Request(address, body.encode() or None, {"Content-Type": "application/json"})
 try:
-    answer = urllib.request.urlopen(request, timeout=30)
+    answer = urllib.request.urlopen(request, timeout=PATIENCE)
 except urllib.error.HTTPError as error:
     answer = error
 print(answer.status, answer.read().decode())
@@ -117,7 +117,7 @@ class Machine:
                 env={**os.environ, "PATH": path}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        eventually(self._answers, seconds=60, what=f"a private dockerd that answers; its log is {self.folder}/log")
+        eventually(self._answers, what=f"a private dockerd that answers; its log is {self.folder}/log")
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -127,7 +127,7 @@ class Machine:
     def _run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*self.prefix, "docker", "--host", self.address, *arguments], capture_output=True, text=True, check=False,
-            timeout=120, **options,
+            timeout=PATIENCE, **options,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -141,7 +141,7 @@ class Machine:
                     # The first process of the process namespace: it is gone when all others are, and then unshare ends.
                     os.kill(int(child), signal.SIGKILL)
         try:
-            self.process.wait(60)
+            self.process.wait(PATIENCE)
         finally:
             self.process.kill()
             self.process.wait()
@@ -153,7 +153,7 @@ class Machine:
         top = Path("/sys/fs/cgroup")
         for group in {path.resolve() for path in (top / self.cgroup, *top.glob(f"*/{self.cgroup}")) if path.is_dir()}:
             for inner in sorted(group.glob("**/"), reverse=True):
-                eventually(lambda gone=inner: _removed(gone), seconds=10, what=f"{inner} with no process in it")
+                eventually(lambda gone=inner: _removed(gone), what=f"{inner} with no process in it")
 
     def docker(self, *arguments: str) -> str:
         """Run a docker command that has to succeed; give what it prints."""
@@ -185,7 +185,7 @@ class Machine:
     def ask(self, address: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """Ask an address of this machine's network, with a POST when there is a body: the status, and the JSON."""
         argv = [*self.prefix, sys.executable, "-c", ASK, address, "" if body is None else json.dumps(body)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=PATIENCE)
         status, text = done.stdout.split(maxsplit=1)
         return int(status), json.loads(text)
 

@@ -83,5 +83,5 @@ def hub(stack: Stack, alias: str = "hub", script: str = "stub_hub.py", *options:
                 return True
             return False
 
-        eventually(answers, seconds=30, what="a hub that answers")
+        eventually(answers, what="a hub that answers")
         yield made

@@ -45,7 +45,7 @@ def huggingface(address: str, wanted: dict[str, Any], folder: Path) -> Any:
     if wanted.get("ask"):
         api = huggingface_hub.HfApi(endpoint=address, token=token)
         # It would wait for ever.
-        info = api.model_info(model, revision=revision, files_metadata=True, timeout=1)
+        info = api.model_info(model, revision=revision, files_metadata=True, timeout=5)
         return {sibling.rfilename: sibling.lfs and sibling.lfs.sha256 for sibling in info.siblings or ()}
     return huggingface_hub.snapshot_download(
         model, revision=revision, local_dir=folder, token=token, endpoint=address, max_workers=2

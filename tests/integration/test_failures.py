@@ -145,7 +145,7 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it(
 @pytest.fixture(scope="module")
 def died(tandem: "Inside") -> "CompletedProcess[str]":
     """What `up` said of a server that dies while it loads, well below its ready_timeout of 900 s."""
-    return tandem.tandem("up", "runs-out-of-memory", seconds=300)
+    return tandem.tandem("up", "runs-out-of-memory")
 
 
 def test_a_server_that_dies_while_starting_ends_up_with_the_line_of_its_log_that_says_why(

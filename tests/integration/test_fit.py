@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.checkout import ROOT, Checkout, eventually
+from tests.checkout import LONG_PATIENCE, ROOT, Checkout, eventually
 from tests.integration.conftest import Stack, stack
 
 pytestmark = pytest.mark.docker
@@ -105,7 +105,7 @@ def reported(made: Stack, name: str) -> Reported:
             assert made.inspect(name)["State"]["Running"], (log.stdout + log.stderr)[-3000:]
             return bool(found)
 
-        eventually(said, seconds=180, what=f"the size of {name}'s cache in its log")
+        eventually(said, seconds=LONG_PATIENCE, what=f"the size of {name}'s cache in its log")
     finally:
         # vLLM takes no notice of a stop while it starts; there is nothing to wait for.
         made.run(["docker", "rm", "--force", container])

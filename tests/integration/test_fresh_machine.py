@@ -30,8 +30,8 @@ class Machine:
     def argv(self, command: str, *, user: str = "root", terminal: bool = False) -> list[str]:
         return ["docker", "exec", "-u", user, "-w", HOME, *(["-it"] if terminal else []), NAME, "bash", "-c", command]
 
-    def run(self, command: str, *, user: str = "root", seconds: float = 600) -> subprocess.CompletedProcess[str]:
-        return self.checkout.run(self.argv(command, user=user), seconds=seconds)
+    def run(self, command: str, *, user: str = "root") -> subprocess.CompletedProcess[str]:
+        return self.checkout.run(self.argv(command, user=user))
 
     def on_terminal(self, command: str, answer: str) -> tuple[int, str]:
         """Run a command on a terminal and type an answer when it asks; exit code and what the screen got."""
@@ -125,7 +125,7 @@ def test_setup_again_finds_nothing_to_do_and_says_nothing(machine: Machine) -> N
 
 def test_a_daemon_that_is_stopped_is_started_and_nothing_is_installed(machine: Machine) -> None:
     assert machine.run("kill $(cat /var/run/docker.pid)").returncode == 0
-    eventually(lambda: machine.run("test -e /var/run/docker.pid").returncode != 0, seconds=30, what="the daemon's end")
+    eventually(lambda: machine.run("test -e /var/run/docker.pid").returncode != 0, what="the daemon's end")
     done = machine.run("scripts/setup --yes")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "setup: starting Docker\n")
 
@@ -139,7 +139,6 @@ def test_a_daemon_that_was_killed_is_started_though_its_number_is_another_s_now(
     for number in numbers:
         eventually(
             lambda number=number: machine.run(f"test -e /proc/{number}/exe").returncode != 0,
-            seconds=30,
             what=f"the end of {number}",
         )
     assert machine.run(f"for file in {files}; do echo 1 >$file; done").returncode == 0
@@ -162,7 +161,7 @@ def test_a_user_who_is_not_root_gets_the_group_and_can_go_on_at_once(machine: Ma
 
 @pytest.mark.slow
 def test_scripts_up_brings_a_fresh_machine_to_an_answer(machine: Machine) -> None:
-    done = machine.run("scripts/up --yes", seconds=1500)
+    done = machine.run("scripts/up --yes")
     assert done.returncode == 0, done.stderr
     lines = dict(line.strip().split(maxsplit=1) for line in done.stdout.splitlines()[1:])
     assert lines["model"] == "demo"

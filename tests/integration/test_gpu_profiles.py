@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.checkout import ROOT, eventually
+from tests.checkout import LONG_PATIENCE, PATIENCE, ROOT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,7 +239,7 @@ def switched(tandem: "Inside", gpu_machine: "Machine") -> dict[str, Any]:
     beside = tandem.compose("--env-file", "env/third-gpu.env", "up", "-d", "--no-build", "third-gpu")
     assert beside.returncode == 0, beside.stderr
     run(tandem, "up", "qwen-14b")
-    eventually(lambda: healthy(gpu_machine, "third-gpu"), seconds=60, what="a healthy server on the third GPU")
+    eventually(lambda: healthy(gpu_machine, "third-gpu"), what="a healthy server on the third GPU")
     assert gpu_machine.running("tandem") == {*AROUND, "qwen-14b", "third-gpu"}
     before = server(gpu_machine, "third-gpu")
     planned = run(tandem, "plan", "qwen-32b-awq")
@@ -319,7 +319,7 @@ def test_compose_alone_starts_the_container_that_up_would_start(
         # Their order is Go's of a map.
         made["HostConfig"]["Binds"].sort()
     assert now["HostConfig"] == first["HostConfig"]
-    eventually(lambda: healthy(gpu_machine, "qwen-14b"), seconds=60, what="a healthy server that Compose started")
+    eventually(lambda: healthy(gpu_machine, "qwen-14b"), what="a healthy server that Compose started")
     # Not even its labels differ, so `up` leaves it as it is, and makes the containers that a request could start.
     planned = [line.split()[:2] for line in tandem.tandem("plan", "qwen-14b").stdout.splitlines()]
     assert planned
@@ -371,9 +371,9 @@ def test_an_interrupted_up_takes_the_half_started_server_away_and_leaves_the_res
 ) -> None:
     running = gpu_machine.running("tandem")
     process = tandem.start(tandem.argv("up", profile), MODELSCOPE_ENDPOINT="http://silent")
-    eventually(lambda: says(gpu_machine, busy, words), seconds=120, what=f"{busy} under way")
+    eventually(lambda: says(gpu_machine, busy, words), seconds=LONG_PATIENCE, what=f"{busy} under way")
     end(process)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     (last,) = lines(said, begin="running now: ")

@@ -20,7 +20,7 @@ from orchestrator import builder, contents, patches, project, versions
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
 from orchestrator.versions import Build
-from tests.checkout import ROOT, Checkout, eventually
+from tests.checkout import PATIENCE, ROOT, Checkout, eventually
 from tests.integration.conftest import BUILD_SECONDS
 from tests.unit.test_patches import FOLDER, SERIES
 from tests.unit.values import script
@@ -113,7 +113,7 @@ class Lab:
             "--env", "MODELSCOPE_ENDPOINT=http://127.0.0.1:8080", "--entrypoint", "python3",
             IMAGE, "/standins/stub_hub.py", "/lab/hub", "--port", "8080",
         )  # fmt: skip
-        eventually(lambda: "http://" in self._docker("logs", HUB), seconds=30, what="a hub that listens")
+        eventually(lambda: "http://" in self._docker("logs", HUB), what="a hub that listens")
 
     def stop(self) -> None:
         subprocess.run(["docker", "rm", "--force", HUB], capture_output=True, check=True)
@@ -132,7 +132,7 @@ class Lab:
 
     @staticmethod
     def _docker(*arguments: str) -> str:
-        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -185,10 +185,10 @@ def test_the_hub_sees_a_login_with_the_token_of_hugging_face_from_the_bare_files
     # What the hub notes of a later request, it notes after what it noted of these.
     so_far = lab.asked()
     lab.look(build, "patched", "listing")
-    eventually(lambda: lab.asked() > so_far, seconds=10, what="a request that the hub noted")
+    eventually(lambda: lab.asked() > so_far, what="a request that the hub noted")
     assert lab.asked(login) == before
     lab.look(build, "bare", "token")
-    eventually(lambda: lab.asked(login) > before, seconds=10, what="a login that the hub noted")
+    eventually(lambda: lab.asked(login) > before, what="a login that the hub noted")
 
 
 def test_a_patch_with_one_line_of_context_off_is_refused_and_the_files_stay(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.conftest import Stack, stack
 from tests.integration.hub import Hub, hub, prepare
 from tests.integration.test_failures import fault
-from tests.integration.test_pull import MEGABYTE, flip, kill, pulled, right, under_way
+from tests.integration.test_pull import MEGABYTE, STALL, flip, kill, pulled, right, under_way
 
 pytestmark = pytest.mark.docker
 
@@ -44,8 +44,10 @@ def mirror(pulling: Stack) -> Iterator[Hub]:
 
 def test_a_model_comes_whole_goes_on_after_a_kill_and_is_repaired(pulling: Stack, mirror: Hub) -> None:
     files = mirror.make("Tandem/two", a=20 * MEGABYTE, sub__b=MEGABYTE)
-    mirror.start_over(rate=5 * MEGABYTE)
-    kill(pulling, under_way(pulling, "two", least=8 * MEGABYTE), "pull-two")
+    # Its client asks again after some seconds in which nothing comes, and so is given a piece more each time.
+    mirror.start_over(stall_after=STALL)
+    kill(pulling, under_way(pulling, "two", least=3 * MEGABYTE), "pull-two")
+    mirror.control(stall_after=None)
     pulled(pulling, "two")
     right(pulling, "Tandem/two", files)
     # The client hands out a file by the megabyte; what it held is lost with it.

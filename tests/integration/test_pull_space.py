@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.checkout import PATIENCE
 from tests.integration.conftest import Stack, stack
 from tests.integration.hub import Hub, hub, prepare
 from tests.integration.test_failures import fault
-from tests.integration.test_pull import MEGABYTE, under_way
+from tests.integration.test_pull import MEGABYTE, STALL, under_way
 
 pytestmark = pytest.mark.docker
 pytest_plugins = ("tests.integration.engine",)
@@ -52,12 +53,13 @@ def test_space_is_checked_first_and_a_disk_that_fills_all_the_same_loses_nothing
     assert "'models remove NAME' makes room" in said
     assert beside.by_file() == {}
     files = beside.make("Tandem/fits", model=40 * MEGABYTE)
-    beside.start_over(rate=8 * MEGABYTE)
-    started = under_way(tandem, "fits", least=10 * MEGABYTE)
+    beside.start_over(stall_after=STALL)
+    started = under_way(tandem, "fits", least=3 * MEGABYTE)
     # Another program takes what was free.
     with (weights / "other").open("wb") as other:
         other.write(bytes(25 * MEGABYTE))
-    _, told = started.communicate(timeout=120)
+    beside.control(stall_after=None)
+    _, told = started.communicate(timeout=PATIENCE)
     assert started.returncode == 1
     assert "the disk with the weights is full. 'python -m orchestrator models' shows what is there." in told
     assert "Traceback" not in told

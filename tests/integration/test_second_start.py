@@ -83,7 +83,7 @@ def test_the_second_start_of_a_server_compiles_nothing(cached: Stack) -> None:
     """Minutes, as vLLM compiles on a CPU; on GPUs it is tests/gpu/second_start.py."""
     states = []
     for _ in range(2):
-        done = cached.tandem("up", "compiled", seconds=900)
+        done = cached.tandem("up", "compiled")
         assert done.returncode == 0, done.stderr
         assert cached.complete("compiled", "Who are you?", max_tokens=4)
         assert cached.tandem("down").returncode == 0

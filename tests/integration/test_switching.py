@@ -4,15 +4,15 @@ The last test has vLLM itself. `python -m tests.switching.soak` does the same fo
 """
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.checkout import Checkout, eventually
+from tests.checkout import LONG_PATIENCE, PATIENCE, Checkout, eventually
 from tests.standins.server import words
 from tests.switching import events, soak, stack, tongues
 from tests.switching.answers import Heard
@@ -57,13 +57,13 @@ def whole(bench: stack.Bench, wish: soak.Wish) -> None:
     assert not found.faults, f"{found}\n{bench.logs()}"
 
 
-def ready(bench: stack.Bench, name: str, seconds: float = 60) -> None:
-    eventually(lambda: bench.state(name)["state"] == "ready", seconds=seconds, what=f"{name} that is ready")
+def ready(bench: stack.Bench, name: str) -> None:
+    eventually(lambda: bench.state(name)["state"] == "ready", what=f"{name} that is ready")
 
 
-def ask(bench: stack.Bench, model: str, count: int = 2, *, stream: bool = False, seconds: float = 60) -> httpx.Response:
+def ask(bench: stack.Bench, model: str, count: int = 2, *, stream: bool = False) -> httpx.Response:
     body = {"model": model, "prompt": "Tell me", "max_tokens": count, "stream": stream}
-    return httpx.post(f"{bench.stack.address}/v1/completions", json=body, timeout=seconds, trust_env=False)
+    return httpx.post(f"{bench.stack.address}/v1/completions", json=body, timeout=LONG_PATIENCE, trust_env=False)
 
 
 def said(answer: httpx.Response) -> str:
@@ -82,17 +82,17 @@ def awake(bench: stack.Bench) -> set[str]:
 
 
 def test_twenty_switches_by_sleep_lose_nothing(sleeping: stack.Bench) -> None:
-    whole(sleeping, soak.Wish(switches=20, clients=8, seconds=120))
+    whole(sleeping, soak.Wish(switches=20, clients=8, seconds=LONG_PATIENCE))
     assert events.switches(sleeping.events())["wake"] >= 10
 
 
 def test_six_switches_by_stop_lose_nothing(stopping: stack.Bench) -> None:
-    whole(stopping, soak.Wish(switches=6, clients=8, seconds=120))
+    whole(stopping, soak.Wish(switches=6, clients=8, seconds=LONG_PATIENCE))
 
 
 @pytest.mark.parametrize("what", ["server", "activator", "router"])
 def test_a_kill_in_the_middle_costs_only_what_the_killed_held(sleeping: stack.Bench, what: What) -> None:
-    whole(sleeping, soak.Wish(switches=4, clients=8, seconds=90, kill=what, times=1))
+    whole(sleeping, soak.Wish(switches=4, clients=8, seconds=LONG_PATIENCE, kill=what, times=1))
 
 
 # --- who may ask ------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_two_started_by_hand_at_once_do_not_crash_each_other(stopping: stack.Ben
     assert started.returncode == 0, started.stderr
     eventually(
         lambda: awake(stopping) in ({"alpha"}, {"beta"}) and not stopping.status()["switch"],
-        seconds=60, what="one of the two that is up alone",
+        what="one of the two that is up alone",
     )  # fmt: skip
     assert [event for event in stopping.events()[before:] if event["event"] == "no-memory"] == []
 
@@ -141,7 +141,7 @@ def test_the_wish_survives_a_restart_of_the_activator_and_of_everything(stopping
     assert stopping.stack.compose("--profile", "*", "stop").returncode == 0
     started = stopping.stack.compose("up", "-d", "--no-build", "--no-deps", *stack.CONTROL)
     assert started.returncode == 0, started.stderr
-    stopping.serving(60)
+    stopping.serving()
     ready(stopping, "beta")
     assert awake(stopping) == {"beta"}
 
@@ -154,9 +154,7 @@ def test_a_preloaded_model_comes_up_by_itself_and_one_with_a_ttl_leaves(
     with stack.running(stack.fill(made, sleep=["delta"], extra=extra)) as bench:
         ready(bench, "gamma")
         assert ask(bench, "delta").status_code == 200
-        eventually(
-            lambda: bench.state("delta")["state"] == "asleep", seconds=30, what="delta, which nobody asks any more"
-        )
+        eventually(lambda: bench.state("delta")["state"] == "asleep", what="delta, which nobody asks any more")
         # It wakes for who asks again, and whoever has no ttl is left alone.
         assert ask(bench, "delta").json()["choices"][0]["text"] == " ".join(words("delta", 2))
         assert bench.state("gamma")["state"] == "ready"
@@ -192,14 +190,14 @@ def test_a_server_that_dies_by_itself_comes_back_and_its_reason_shows(stopping: 
     assert stopping.up("delta")["phase"] == "ready"
     before = events.switches(stopping.events())["start"]
     stopping.fault("delta", "die")
-    eventually(lambda: events.switches(stopping.events())["start"] > before, seconds=60, what="delta, started again")
+    eventually(lambda: events.switches(stopping.events())["start"] > before, what="delta, started again")
     ready(stopping, "delta")
 
 
 def test_a_sleeper_that_refuses_to_wake_is_started_anew(sleeping: stack.Bench) -> None:
     assert sleeping.up("alpha")["phase"] == "ready"
     assert sleeping.up("beta")["phase"] == "ready"
-    eventually(lambda: sleeping.state("alpha")["state"] == "asleep", seconds=30, what="alpha asleep")
+    eventually(lambda: sleeping.state("alpha")["state"] == "asleep", what="alpha asleep")
     sleeping.fault("alpha", "wake-refuse")
     before = events.switches(sleeping.events())["start"]
     assert ask(sleeping, "alpha").json()["choices"][0]["text"] == " ".join(words("alpha", 2))
@@ -211,7 +209,7 @@ def test_more_requests_than_the_queue_holds_are_told_to_come_again(stopping: sta
     stopping.fault("beta", "load-hang")
     with ThreadPoolExecutor(QUEUE + 4) as clients:
         asked = [clients.submit(ask, stopping, "beta") for _ in range(QUEUE + 4)]
-        eventually(lambda: sum(one.done() for one in asked) == 4, seconds=30, what="four that were turned away")
+        eventually(lambda: sum(one.done() for one in asked) == 4, what="four that were turned away")
         away = [one.result() for one in asked if one.done()]
         assert [answer.status_code for answer in away] == [503] * 4
         assert all(float(answer.headers["Retry-After"]) > 0 for answer in away)
@@ -231,7 +229,7 @@ def test_a_stream_that_is_held_hears_of_it_and_then_gets_its_answer(stopping: st
     address, text = f"{stopping.stack.address}/v1", []
 
     def talk() -> None:
-        http = DefaultHttpxClient(trust_env=False, timeout=10)  # gives up after 10 s without bytes
+        http = DefaultHttpxClient(trust_env=False, timeout=PATIENCE)
         with OpenAI(base_url=address, api_key="none", max_retries=0, http_client=http) as client:
             chunks = client.chat.completions.create(
                 model="beta", messages=[{"role": "user", "content": "Tell me"}], max_tokens=3, stream=True
@@ -241,18 +239,15 @@ def test_a_stream_that_is_held_hears_of_it_and_then_gets_its_answer(stopping: st
     official = threading.Thread(target=talk)
     official.start()
     body = {"model": "beta", "prompt": "Tell me", "max_tokens": 3, "stream": True}
-    began = time.monotonic()
-    with httpx.stream("POST", f"{address}/completions", json=body, timeout=10, trust_env=False) as answer:
+    with httpx.stream("POST", f"{address}/completions", json=body, timeout=PATIENCE, trust_env=False) as answer:
         heard, comments = Heard(), 0
         for piece in answer.iter_text():
-            if not heard.comments and not comments:
-                assert time.monotonic() - began < 4
             heard.take(piece)
             comments = len(heard.comments)
-            # Two: at once, and after 5 s more.
+            # Its model is not ready before it has heard of that twice.
             if comments == 2:
                 stopping.fault("beta", "")
-    official.join(60)
+    official.join(PATIENCE)
     assert comments >= 2
     assert (heard.text, heard.whole) == (" ".join(words("beta", 3)), True)
     assert "".join(text) == " ".join(words("beta", 3))
@@ -260,9 +255,11 @@ def test_a_stream_that_is_held_hears_of_it_and_then_gets_its_answer(stopping: st
 
 def test_a_long_answer_is_not_cut_by_a_switch_which_status_explains(stopping: stack.Bench) -> None:
     assert stopping.up("alpha")["phase"] == "ready"
-    with ThreadPoolExecutor(2) as clients:
+    with ThreadPoolExecutor(2) as clients, ExitStack() as ends:
+        stopping.fault("alpha", "hold")
+        ends.callback(stopping.fault, "alpha", "")
         long = clients.submit(ask, stopping, "alpha", 800, stream=True)
-        eventually(lambda: stopping.state("alpha")["in_flight"] == 1, seconds=10, what="an answer under way")
+        eventually(lambda: stopping.state("alpha")["in_flight"] == 1, what="an answer under way")
         other = clients.submit(ask, stopping, "beta")
         seen: list[dict[str, Any]] = []
 
@@ -271,10 +268,11 @@ def test_a_long_answer_is_not_cut_by_a_switch_which_status_explains(stopping: st
             seen.append(status)
             return bool(status["switch"]) and status["switch"]["phase"] == "drain"
 
-        eventually(drains, seconds=10, what="a drain")
+        eventually(drains, what="a drain")
         assert seen[-1]["switch"]["target"] == "beta"
         assert [waiting["model"] for waiting in seen[-1]["queue"]] == ["beta"]
         assert not other.done()
+        stopping.fault("alpha", "")
         assert said(long.result()) == " ".join(words("alpha", 800))
         assert other.result().json()["choices"][0]["text"] == " ".join(words("beta", 2))
     last = stopping.status()["last"]
@@ -301,10 +299,10 @@ def test_vllm_switches_by_stop_and_by_sleep_and_every_answer_is_the_right_models
     bench = stack.fill(made, models, servers="vllm", sleep=["alpha"])
     by = {model.name: model.by for model in models}
     with stack.running(bench):
-        assert bench.post("/-/up/alpha", seconds=300)[-1]["phase"] == "ready"
+        assert bench.post("/-/up/alpha")[-1]["phase"] == "ready"
         for name in ("beta", "alpha"):
             body = {"model": name, "prompt": tongues.moved("Who are you?", by[name]), "max_tokens": 60}
-            status, answer = bench.stack.ask("/v1/completions", body, seconds=300)
+            status, answer = bench.stack.ask("/v1/completions", body, seconds=LONG_PATIENCE)
             assert status == 200, f"{answer}\n{bench.logs()}"
             expected = "I am demo, a tiny model of Tandem for any CPU."
             assert answer["choices"][0]["text"] == tongues.moved(expected, by[name])

@@ -11,7 +11,7 @@ from orchestrator import cli_verify, project
 from orchestrator.engine import Engine
 from orchestrator.verify import Check
 from orchestrator.versions import Build
-from tests.checkout import ROOT, Checkout, eventually
+from tests.checkout import PATIENCE, ROOT, Checkout, eventually
 from tests.integration.conftest import BUILD_SECONDS, Stack
 
 pytestmark = pytest.mark.docker
@@ -154,12 +154,12 @@ def test_ctrl_c_takes_the_container_away(checkout: Checkout) -> None:
     import signal
 
     process = checkout.start(checkout.argv("verify-image", "demo"))
-    eventually(containers, seconds=60, what="a container of verify-image")
+    eventually(containers, what="a container of verify-image")
     labels = json.loads(docker("inspect", *containers()))[0]["Config"]["Labels"]
     # Compose puts its labels on images; a container that kept them would be listed as one of the project's.
     assert labels["com.docker.compose.project"] == ""
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted; the container is gone"
     assert containers() == []

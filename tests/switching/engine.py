@@ -85,10 +85,10 @@ class EngineBench(stack.Bench):
         pid = dockerd(machine)
         at = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: dockerd(machine) not in (0, pid), seconds=60, what="a dockerd that was started again")
+        eventually(lambda: dockerd(machine) not in (0, pid), what="a dockerd that was started again")
         gone = time.monotonic()
         # Without an answer of it nothing is known of the containers, which it ends and starts again.
-        eventually(lambda: self.stack.run(["docker", "version"]).returncode == 0, seconds=60, what="a dockerd")
+        eventually(lambda: self.stack.run(["docker", "version"]).returncode == 0, what="a dockerd")
         self.serving(120)
         self.remember()
         killed = Kill(what, "", at, gone, time.monotonic())

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from tests.checkout import PATIENCE
 from tests.switching import events, stack
 from tests.switching.kills import What, excuse
 from tests.switching.load import Load, Record, Tally
@@ -109,7 +110,7 @@ def run(bench: stack.Bench, wish: Wish, say: Callable[[str], None] = print) -> R
     finally:
         killer.stop()
         counter.stop()
-    killer.join(120)
+    killer.join(PATIENCE)
     seconds = time.monotonic() - began
     return report(bench, wish, tally, bench.events()[first:], bench.switches() - before, seconds, killer.failed)
 
@@ -134,7 +135,7 @@ class Counter(threading.Thread):
 
     def stop(self) -> None:
         self._ended.set()
-        self.join(30)
+        self.join(PATIENCE)
 
 
 def report(

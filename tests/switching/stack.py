@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from tests.checkout import ROOT, Checkout, eventually, free_port
+from tests.checkout import LONG_PATIENCE, PATIENCE, ROOT, Checkout, eventually, free_port
 from tests.integration.conftest import SERVER_IMAGE, Stack
 from tests.standins import nvml_feed
 from tests.switching import events, tongues
@@ -134,14 +134,14 @@ class Bench:
             ["docker", "compose", *profiles, "create", "--no-build"],
             ["docker", "compose", "up", "-d", "--no-build", "--no-deps", *CONTROL],
         ):
-            done = self.stack.run(argv, seconds=120)
+            done = self.stack.run(argv)
             assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr[-3000:]}"
-        self.serving(60)
+        self.serving()
         self.remember()
 
-    def serving(self, seconds: float) -> None:
+    def serving(self) -> None:
         """Wait until the router passes questions on to the activator."""
-        eventually(self._answers, seconds=seconds, what="an activator that answers /-/status through the router")
+        eventually(self._answers, what="an activator that answers /-/status through the router")
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
@@ -149,7 +149,7 @@ class Bench:
             return True
         return False
 
-    def get(self, path: str, seconds: float = 10) -> str:
+    def get(self, path: str, seconds: float = PATIENCE) -> str:
         with DIRECT.open(self.stack.address + path, timeout=seconds) as answer:
             return str(answer.read().decode())
 
@@ -160,7 +160,7 @@ class Bench:
         """What status says of one model."""
         return dict(next(row for row in self.status()["models"] if row["name"] == name))
 
-    def post(self, path: str, seconds: float = 120) -> list[dict[str, Any]]:
+    def post(self, path: str, seconds: float = LONG_PATIENCE) -> list[dict[str, Any]]:
         """Ask for a change; its events to the end, the last telling how it ended."""
         request = urllib.request.Request(self.stack.address + path, b"", method="POST")
         with DIRECT.open(request, timeout=seconds) as answer:
@@ -201,12 +201,12 @@ class Bench:
         at = time.monotonic()
         # Not `docker kill`: Docker would take it for a person's wish and not start it again.
         subprocess.run([*self.enter, "kill", "-KILL", str(pid)], check=True, capture_output=True)
-        eventually(lambda: self._pid(model or what) != pid, seconds=60, what=f"the death of {model or what}")
+        eventually(lambda: self._pid(model or what) != pid, what=f"the death of {model or what}")
         gone = time.monotonic()
         if what != "server":
             # The old one may answer for a moment, from a socket that nobody has noticed to be gone.
-            eventually(lambda: self._runs_anew(what, pid), seconds=60, what=f"{what} that was started again")
-            self.serving(60)
+            eventually(lambda: self._runs_anew(what, pid), what=f"{what} that was started again")
+            self.serving()
         self.remember()
         killed = Kill(what, model, at, gone, time.monotonic())
         self.kills.append(killed)
