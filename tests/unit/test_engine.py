@@ -147,7 +147,9 @@ def test_a_command_that_reads_nothing_of_what_is_given_ends_as_it_ends(tmp_path:
 def test_a_command_ends_with_who_reads_it(tmp_path: Path) -> None:
     program = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
     with closing(ran(tmp_path).stream([sys.executable, "-c", program])) as lines:
-        process = int(next(lines))
-        os.kill(process, 0)
+        # By its number it might be taken for another that has it since.
+        process = os.pidfd_open(int(next(lines)))
+        signal.pidfd_send_signal(process, 0)
     with pytest.raises(ProcessLookupError):
-        os.kill(process, signal.SIGCONT)
+        signal.pidfd_send_signal(process, 0)
+    os.close(process)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import tarfile
 from pathlib import Path
 
@@ -71,9 +72,11 @@ def test_docker_ends_with_who_reads_from_it(engine: Engine, storage: Storage, tm
     engine.docker(f"echo $$ >{tmp_path}/pid; echo some; exec sleep 600")
     chunks = storage.save("tandem/a:1")
     assert next(chunks) == b"some\n"
+    process = os.pidfd_open(int((tmp_path / "pid").read_text()))
     chunks.close()
-    pid = (tmp_path / "pid").read_text().strip()
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), what="the end of docker")
+    # Readable once it has ended.
+    eventually(lambda: select.select([process], [], [], 0)[0], what="the end of docker")
+    os.close(process)
 
 
 def test_an_image_goes_in_whole_and_the_wait_for_docker_shows(engine: Engine, storage: Storage, tmp_path: Path) -> None:
