@@ -15,7 +15,7 @@ import socket
 import sys
 import tarfile
 import threading
-import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -69,9 +69,10 @@ class Mirror(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, mode: str = "good", delay: float = 0) -> None:
+    def __init__(self, host: str, port: int, mode: str = "good", before: Callable[[], object] = lambda: None) -> None:
         super().__init__((host, port), Handler)
-        self.mode, self.delay = mode, delay
+        # before is done before each answer.
+        self.mode, self.before = mode, before
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.stopped = threading.Event()
@@ -103,8 +104,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.stopped.wait()
             self.close_connection = True
             return
-        if self.server.delay:
-            time.sleep(self.server.delay)
+        self.server.before()
         status, kind, body = self.answer()
         self.send_response(status)
         if status == 302:

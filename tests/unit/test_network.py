@@ -33,8 +33,10 @@ def serve() -> Iterator[Serve]:
     """Starts stand-ins for mirrors, and ends them."""
     with ExitStack() as started:
 
-        def start(mode: str = "good", delay: float = 0, certificate: Path | None = None) -> Mirror:
-            mirror = Mirror("127.0.0.1", 0, mode, delay)
+        def start(
+            mode: str = "good", certificate: Path | None = None, before: Callable[[], object] = lambda: None
+        ) -> Mirror:
+            mirror = Mirror("127.0.0.1", 0, mode, before)
             if certificate:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(certificate)
@@ -47,9 +49,14 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-def probe(seconds: float = PATIENCE, way: Way | None = None, refusal: str | None = None) -> probes.Probe:
+def probe(
+    seconds: float = PATIENCE,
+    way: Way | None = None,
+    refusal: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> probes.Probe:
     """A probe of a machine with no proxy; refusal is what the Engine says of every registry."""
-    return probes.Probe(lambda *_: refusal, way or Way({}), seconds, PINS, MODELS, time.monotonic)
+    return probes.Probe(lambda *_: refusal, way or Way({}), seconds, PINS, MODELS, clock)
 
 
 def ask(kind: str, host: str, **how: object) -> str:
@@ -384,11 +391,16 @@ def test_nothing_more_is_tried_or_said_once_an_interruption_is_passed_on() -> No
 
 @pytest.mark.parametrize("kind", PATHS)
 def test_of_slow_fast_rubbish_and_dead_the_fast_one_is_chosen(serve: Serve, kind: str) -> None:
-    slow, fast, rubbish = serve(delay=0.4), serve(delay=0.02), serve("rubbish")
+    # Time goes by in mirrors alone.
+    times = [0.0]
+    slow = serve(before=lambda: times.append(times[-1] + 0.4))
+    fast = serve(before=lambda: times.append(times[-1] + 0.02))
+    rubbish = serve("rubbish")
     hosts = [slow.host, rubbish.host, dead(), fast.host]
     listed = [Candidate(kind, f"http://{outside(host)}{PATHS[kind]}", LIST) for host in hosts]
-    rows = probes.run(listed, probe(), lambda _: None)
+    rows = probes.run(listed, probe(clock=lambda: times[-1]), lambda _: None)
     assert [row.works for row in rows] == [True, False, False, True]
+    assert [row.milliseconds for row in rows] in ([400, None, None, 20], [800, None, None, 40])
     assert network.changes(rows, []) == {MIRRORS[kind]: listed[3].address}
 
 
