@@ -71,10 +71,16 @@ class Asked(Hub):
             connection.close()
         return came, None
 
-    def until_done(self, name: str = "model.safetensors") -> list[dict[str, Any]]:
-        """The requests for a file, when none is under way any more."""
+    def until_done(self, name: str | None = "model.safetensors") -> list[dict[str, Any]]:
+        """The requests for a file, or all, when none is under way any more: a client has its answer a moment before."""
         eventually(lambda: all(entry["done"] for entry in self.requests(name)), what="requests that ended")
         return self.requests(name)
+
+    def start_over(self, **switches: Any) -> None:
+        # What is under way stays in the log.
+        self.control(reset=True)
+        self.until_done(None)
+        super().start_over(**switches)
 
 
 @pytest.fixture(scope="module", params=HUBS)
@@ -119,6 +125,7 @@ def test_the_log_says_who_asked_for_what_and_how_much_was_sent(hub: Asked) -> No
     assert [(entry["auth"], entry["authorized"]) for entry in (first, second)] == [(True, True), (False, False)]
     assert hub.sent() == {"model.safetensors": len(BIG) - 1000000, "original/params.json": 3}
     assert "secret" not in json.dumps([hub.requests(), hub.control()])
+    hub.until_done(None)
     hub.control(reset_log=True)
     assert (hub.requests(), hub.sent()) == ([], {})
 
