@@ -44,7 +44,7 @@ import sys, urllib.error, urllib.request
 address, body = sys.argv[1:]
 request = urllib.request.Request(address, body.encode() or None, {"Content-Type": "application/json"})
 try:
-    answer = urllib.request.urlopen(request, timeout=PATIENCE)
+    answer = urllib.request.urlopen(request, timeout=180)
 except urllib.error.HTTPError as error:
     answer = error
 print(answer.status, answer.read().decode())
