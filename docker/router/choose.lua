@@ -51,16 +51,12 @@ end
 local function to_ready(problem)
   local ready = routes.ready()
   if #ready ~= 1 then
-    local names = {}
-    for i, service in ipairs(ready) do
-      names[i] = routes.entry(service).id
-    end
     return fail(400, "model_required", problem .. (#ready == 0
       and " No model is ready; those that can be are " .. routes.names() .. "."
-      or " More than one model is ready: " .. table.concat(names, ", ") .. "."), "model")
+      or " More than one model is ready: " .. table.concat(routes.ids(ready), ", ") .. "."), "model")
   end
-  ngx.var.tandem_model = routes.entry(ready[1]).id
-  return to_service(ready[1])
+  ngx.var.tandem_model = ready[1].id
+  return to_service(ready[1].service)
 end
 
 local function by(name)

@@ -1,7 +1,7 @@
 -- Owns how much each key may ask for: requests in a stretch of time, and requests at once.
 
 local answers = require "answers"
-local counts = require "counts"
+local workers = require "workers"
 
 local dict = ngx.shared.limits
 local M = {}
@@ -27,22 +27,18 @@ local function early(entry)
   return (others < rate and 1 - (rate - others) / before - passed or 1 - passed) * window
 end
 
-local function held(name, pid)
-  return "held " .. name .. " " .. pid
+local function held(name)
+  return "held " .. name
 end
 
--- Takes away what workers held that are no more; their own counts name it.
+-- Takes away what workers held that are no more.
 local function recount(name)
   if not dict:add("recount " .. name, true, 1) then
     return
   end
-  local begin = "held " .. name .. " "
-  for _, key in ipairs(dict:get_keys(0)) do
-    if string.sub(key, 1, #begin) == begin and not counts.works(string.sub(key, #begin + 1)) then
-      dict:incr("total " .. name, -(dict:get(key) or 0))
-      dict:delete(key)
-    end
-  end
+  workers.each(dict, held(name), function() end, function(_, number)
+    dict:incr("total " .. name, -number)
+  end)
 end
 
 -- When a request is over, however it ended. $tandem_key names its key where it had one, and then it was counted. Gives the
@@ -50,7 +46,7 @@ end
 function M.ended()
   local name = ngx.var.tandem_key
   if name ~= "" then
-    dict:incr(held(name, ngx.worker.pid()), -1)
+    dict:incr(workers.mine(held(name)), -1)
     dict:incr("total " .. name, -1)
   end
   return name
@@ -59,7 +55,7 @@ end
 -- Counts a request of a key from now on; true when that makes it one too many.
 local function full(entry)
   local name, most = entry.name, entry.concurrent
-  dict:incr(held(name, ngx.worker.pid()), 1, 0)
+  dict:incr(workers.mine(held(name)), 1, 0)
   local total = dict:incr("total " .. name, 1, 0)
   if not most or not total or total <= most then
     return false

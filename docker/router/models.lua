@@ -61,10 +61,7 @@ function M.ready()
   if answers.refused("GET, HEAD") then
     return
   end
-  local names = {}
-  for i, service in ipairs(routes.ready()) do
-    names[i] = routes.entry(service).id
-  end
+  local names = routes.ids(routes.ready())
   if #names == 0 then
     return answers.fail(503, "no_model_ready", "No model is ready. GET /v1/models lists them; asking for one brings it up.")
   end

@@ -71,14 +71,24 @@ function M.address(service)
   return places[link] or place(link)
 end
 
--- The services whose routes are open, in the order of models.toml.
+-- The models whose routes are open, in the order of models.toml: {id, service, address}.
 function M.ready()
   local found = {}
   for _, model in ipairs(rendered.models) do
     local service = services[model.id]
-    if M.address(service) then
-      found[#found + 1] = service
+    local address = M.address(service)
+    if address then
+      found[#found + 1] = { id = model.id, service = service, address = address }
     end
+  end
+  return found
+end
+
+-- The names by which clients ask for some models.
+function M.ids(models)
+  local found = {}
+  for i, model in ipairs(models) do
+    found[i] = model.id
   end
   return found
 end
@@ -90,11 +100,7 @@ function M.states()
 end
 
 function M.names()
-  local names = {}
-  for _, model in ipairs(rendered.models) do
-    names[#names + 1] = model.id
-  end
-  return table.concat(names, ", ")
+  return table.concat(M.ids(rendered.models), ", ")
 end
 
 -- How many letters one has to change, add or leave out to get from one word to another.

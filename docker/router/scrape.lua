@@ -58,9 +58,8 @@ function M.targets()
     return
   end
   local found = {}
-  for i, service in ipairs(routes.ready()) do
-    local address = routes.address(service)
-    found[i] = { targets = { service .. ":" .. (address and address.port or 0) }, labels = { model = routes.entry(service).id } }
+  for i, model in ipairs(routes.ready()) do
+    found[i] = { targets = { model.service .. ":" .. model.address.port }, labels = { model = model.id } }
   end
   -- Lua does not tell an empty list from an empty object.
   return answers.text(200, #found > 0 and answers.encode(found) or "[]")

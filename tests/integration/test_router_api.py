@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.checkout import PATIENCE, eventually
-from tests.integration.test_router_switching import PATH, Routing, all_of_it  # noqa: F401 (a fixture)
+from tests.integration.around_router import PATH, Routing
+from tests.integration.test_router_switching import all_of_it  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.docker
 

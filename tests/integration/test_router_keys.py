@@ -15,15 +15,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from orchestrator.http import routes_digest
 from tests.checkout import PATIENCE, Checkout, eventually
-from tests.integration.conftest import stack
-from tests.integration.test_router_switching import MODELS, PATH, STANDINS, Routing, Standin, answers, reached
+from tests.integration.around_router import PATH, Alone, Answer, Routing, around, send
 
 pytestmark = pytest.mark.docker
 
@@ -32,32 +30,6 @@ ALICE, BOB = "alices-key-of-27-characters", "bobs-key-of-25-characters"
 WEB = "https://web.chatboxai.app"
 BODY = json.dumps({"model": "one"}).encode()
 HELD = f"# ours\nbob {BOB}\r\n\nalice {ALICE}\n"
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    text: bytes
-
-    @property
-    def code(self) -> str:
-        return str(json.loads(self.text)["error"]["code"])
-
-    @property
-    def seen(self) -> Any:
-        """What the stand-in got, by its own words."""
-        return json.loads(self.text)
-
-    def allowed(self) -> list[str]:
-        return self.headers.get_all("Access-Control-Allow-Origin", [])
-
-
-def send(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        got = connection.getresponse()
-        return Answer(got.status, got.headers, got.read())
 
 
 def ask(port: int, body: bytes = BODY, **headers: str) -> Answer:
@@ -105,93 +77,10 @@ class Keyed(Routing):
     def becomes(self, status: int, **headers: str) -> None:
         eventually(lambda: self.statuses(**headers) == {status}, what=f"{status} for {headers}")
 
-    @contextlib.contextmanager
-    def alone(self, *mounts: str, command: tuple[str, ...] = (), **environment: str) -> Iterator["Alone"]:
-        """Another router beside this one's servers, with settings of its own; taken away at the end."""
-        project = self.stack.environment["COMPOSE_PROJECT_NAME"]
-        image = self.stack.inspect("router")["Config"]["Image"]
-        argv = ["docker", "run", "--detach", "--network", f"{project}_models", "--publish", "127.0.0.1::8000",
-                "--tmpfs", "/tmp", "--read-only", "--cap-drop", "ALL"]  # fmt: skip
-        for mount in (f"{self.stack.folder}/docker/router/routes:/etc/tandem:ro", *mounts):
-            argv += ["--volume", mount]
-        # Its socket for the activator is in the way of nobody's: a volume of its own, where it finds the open routes.
-        argv += ["--mount", "type=tmpfs,target=/run/tandem"]
-        for name, value in environment.items():
-            argv += ["--env", f"{name}={value}"]
-        started = subprocess.run([*argv, image, *command], capture_output=True, text=True, check=False)
-        assert started.returncode == 0, started.stderr
-        name = started.stdout.strip()
-        try:
-            yield Alone(name)
-        finally:
-            subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=True)
-
-
-@dataclass
-class Alone:
-    """A container of the router's image, by its id."""
-
-    name: str
-
-    @property
-    def port(self) -> int:
-        shown = subprocess.run(["docker", "port", self.name, "8000"], capture_output=True, text=True, check=True)
-        return int(shown.stdout.splitlines()[0].rpartition(":")[2])
-
-    def starts(self) -> "Alone":
-        def there() -> bool:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                return send(self.port, "GET", "/health").status in (200, 400)
-            return False
-
-        eventually(there, what="the router answers")
-        return self
-
-    def ended(self) -> tuple[int, str]:
-        """Its exit code and what it said, once it is over."""
-        waited = subprocess.run(
-            ["docker", "wait", self.name], capture_output=True, text=True, check=True, timeout=PATIENCE
-        )
-        said = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=True)
-        return int(waited.stdout), said.stdout + said.stderr
-
-    def sh(self, *words: str) -> subprocess.CompletedProcess[str]:
-        argv = ["docker", "exec", self.name, "/usr/bin/busybox", *words]
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
-
-    def open(self, name: str, address: str) -> None:
-        """Make the route to a server known, as the activator does."""
-        assert self.sh("mkdir", "-p", "/run/tandem/open").returncode == 0
-        assert self.sh("ln", "-s", address, f"/run/tandem/open/{name}").returncode == 0
-
 
 @pytest.fixture(scope="module")
 def all_of_it(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    with contextlib.ExitStack() as ends:
-        made = ends.enter_context(contextlib.contextmanager(stack)(tmp_path_factory.mktemp("keys"), PROJECT))
-        made.write("models.toml", MODELS)
-        assert made.tandem("render").returncode == 0
-        up = made.compose("up", "-d", "--no-build", "router")
-        assert up.returncode == 0, up.stderr
-
-        def beside(alias: str, where: str) -> Standin:
-            shared = {"run": "/run/tandem"} if alias == "activator" else {}
-            started = made.beside(
-                alias,
-                "/standins/upstream.py",
-                alias,
-                where,
-                mounts={STANDINS: "/standins"},
-                publish=9000,
-                shared=shared,
-            )
-            name = ends.enter_context(started)
-            found = Standin(int(made.run(["docker", "port", name, "9000"]).stdout.rpartition(":")[2]))
-            eventually(lambda: answers(found), what=f"{alias} answers")
-            return found
-
-        whole = Keyed(made, beside("one", "8000"), beside("activator", "/run/tandem/activator.sock"))
-        eventually(lambda: reached(whole), what="the router answers")
+    with around(tmp_path_factory.mktemp("keys"), PROJECT, Keyed) as whole:
         whole.activator("/open/one")
         yield whole
 
@@ -562,11 +451,9 @@ def test_which_origins_may_is_a_setting(router: Keyed, origins: str, origin: str
 
 
 def test_over_tls_http_2_routes_as_http_1_does_with_and_without_a_length(router: Keyed, certificates: Path) -> None:
-    server = router.stack.inspect("one")["NetworkSettings"]["Networks"]
-    address = next(iter(server.values()))["IPAddress"]
     context = ssl.create_default_context(cafile=str(certificates / "cert.pem"))
     with router.alone(*as_secrets(certificates / "cert.pem", certificates / "cert.key")) as other:
-        other.starts().open("one", f"{address}:8000")
+        other.starts().open("one", router.address)
         # One frame, some, and more than HTTP/2's windows hold.
         bodies = [json.dumps({"model": "one", "prompt": "猫" * size}).encode() for size in (1, 30_000, 1_500_000)]
         for http2, version in ((True, "HTTP/2"), (False, "HTTP/1.1")):
@@ -676,8 +563,7 @@ def test_adapters_are_loaded_when_that_is_enabled_and_by_the_model_that_is_ready
 
 
 def told(other: Alone) -> bool:
-    shown = subprocess.run(["docker", "logs", other.name], capture_output=True, text=True, check=True)
-    return "it holds no key, and TANDEM_BIND lets other machines in" in shown.stderr
+    return "it holds no key, and TANDEM_BIND lets other machines in" in other.log()
 
 
 # --- slow clients
@@ -693,10 +579,8 @@ def hurried(all_of_it: Keyed, folder: Path, **usual: str) -> Iterator[Alone]:
     path = folder / "nginx.conf"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o644)
-    server = all_of_it.stack.inspect("one")["NetworkSettings"]["Networks"]
-    address = next(iter(server.values()))["IPAddress"]
     with all_of_it.alone(f"{path}:/etc/nginx/nginx.conf:ro") as other:
-        other.starts().open("one", f"{address}:8000")
+        other.starts().open("one", all_of_it.address)
         yield other
 
 
@@ -761,8 +645,7 @@ def test_who_takes_no_answer_is_let_go_and_so_is_the_server(all_of_it: Keyed, tm
 
 
 def logged(other: Alone) -> str:
-    shown = subprocess.run(["docker", "logs", other.name], capture_output=True, text=True, check=True)
-    return "".join(line for line in shown.stdout.splitlines(keepends=True) if f"POST {PATH}" in line)
+    return "".join(line for line in other.log().splitlines(keepends=True) if f"POST {PATH}" in line)
 
 
 @pytest.mark.parametrize(

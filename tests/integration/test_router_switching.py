@@ -5,140 +5,27 @@ nginx is real; servers and activator are stand-ins that say back what they got (
 
 import contextlib
 import hashlib
-import http.client
 import json
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.checkout import PATIENCE, Checkout, eventually
-from tests.integration.conftest import DIRECT, Stack, stack
+from tests.integration.around_router import PATH, Routing, around, reached
 
 pytestmark = pytest.mark.docker
 
 PROJECT = "tandem-test-routing"
-STANDINS = Path(__file__).parent / "standins"
-# `one` has a server, `deaf` a container where nothing listens, `absent` no container.
-MODELS = "".join(
-    f'[models.{name}]\nmodel = "./docker/demo/model"\nimage = "cpu"\naliases = ["{name}-too"]\n'
-    for name in ("one", "deaf", "absent")
-)
-PATH = "/v1/chat/completions"
 KEY = "a-key-of-25-characters..."
-
-
-class Standin:
-    """One of the stand-ins, by its control port."""
-
-    def __init__(self, port: int) -> None:
-        self._address = f"http://127.0.0.1:{port}"
-
-    def __call__(self, path: str) -> Any:
-        with DIRECT.open(self._address + path, timeout=PATIENCE) as answer:
-            return json.load(answer)
-
-
-@dataclass
-class Routing:
-    """The router with what is around it."""
-
-    stack: Stack
-    one: Standin
-    activator: Standin
-
-    @property
-    def port(self) -> int:
-        return int(self.stack.environment["TANDEM_PORT"])
-
-    @property
-    def name(self) -> str:
-        return f"{self.stack.environment['COMPOSE_PROJECT_NAME']}-router"
-
-    def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-
-    def ask(self, model: str, do: str = "", *, path: str = PATH, **headers: str) -> tuple[int, Any]:
-        """Send a request for a model; the status, and what the stand-in or the router said."""
-        return self.send("POST", path, json.dumps({"model": model, "do": do}).encode(), **headers)
-
-    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-        with contextlib.closing(self.connection()) as connection:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, named)
-            answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if text else None
-
-    @contextlib.contextmanager
-    def waiting(self, model: str) -> Iterator[http.client.HTTPResponse]:
-        """A request whose answer has begun; what is left of its connection is closed."""
-        with contextlib.closing(self.connection()) as connection:
-            connection.request("POST", PATH, json.dumps({"model": model, "do": "wait"}))
-            answer = connection.getresponse()
-            assert answer.readline() == b"data: first\n"
-            yield answer
-
-    def in_flight(self) -> dict[str, int]:
-        """The counts that are not 0."""
-        return {model: count for model, count in self.activator("/in-flight").items() if count}
-
-    def settles(self, **counts: int) -> None:
-        """Wait until the counts are these; a request is over a moment after its client has the answer."""
-        eventually(lambda: self.in_flight() == counts, what=f"{counts} in flight")
-
-    def busybox(self, *words: str) -> str:
-        done = self.stack.run(["docker", "exec", self.name, "/usr/bin/busybox", *words])
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def workers(self) -> set[int]:
-        """The processes that take new requests."""
-        listed = [line.split() for line in self.busybox("ps", "-o", "pid,args").splitlines()]
-        return {int(words[0]) for words in listed if " ".join(words[1:]) == "nginx: worker process"}
 
 
 @pytest.fixture(scope="module")
 def all_of_it(images: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routing]:
-    with contextlib.ExitStack() as ends:
-        made = ends.enter_context(contextlib.contextmanager(stack)(tmp_path_factory.mktemp("routing"), PROJECT))
-        made.write("models.toml", MODELS)
-        assert made.tandem("render").returncode == 0
-        up = made.compose("up", "-d", "--no-build", "router")
-        assert up.returncode == 0, up.stderr
-        script = {STANDINS: "/standins"}
-
-        def beside(alias: str, where: str) -> Standin:
-            shared = {"run": "/run/tandem"} if alias == "activator" else {}
-            name = ends.enter_context(
-                made.beside(alias, "/standins/upstream.py", alias, where, mounts=script, publish=9000, shared=shared)
-            )
-            shown = made.run(["docker", "port", name, "9000"]).stdout
-            found = Standin(int(shown.rpartition(":")[2]))
-            eventually(lambda: answers(found), what=f"{alias} answers")
-            return found
-
-        one, activator = beside("one", "8000"), beside("activator", "/run/tandem/activator.sock")
-        beside("deaf", "8001")
-        whole = Routing(made, one, activator)
-        eventually(lambda: reached(whole), what="the router answers")
+    with around(tmp_path_factory.mktemp("routing"), PROJECT, Routing) as whole, whole.server("deaf", "8001"):
         yield whole
-
-
-def answers(standin: Standin) -> bool:
-    with contextlib.suppress(OSError):
-        return standin("/seen") is not None
-    return False
-
-
-def reached(whole: Routing) -> bool:
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        return whole.send("GET", "/health")[0] == 200
-    return False
 
 
 @pytest.fixture
