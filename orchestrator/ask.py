@@ -166,7 +166,7 @@ def silent(error: http.SilentError) -> str:
 
 def lines(whole: Project) -> Lines:
     """What asks the router of a project, and trusts its certificate where it has one."""
-    return functools.partial(http.lines, certificate=whole.settings.get("TANDEM_TLS_CERT_FILE"))
+    return functools.partial(http.lines, certificate=whole.settings.certificate)
 
 
 def activator(whole: Project) -> Activator:

@@ -203,7 +203,11 @@ def means(whole: "Project", engine: "Engine") -> "Means":
     from orchestrator import ask, host
     from orchestrator.doctor.examining import Means
     from orchestrator.fit.hub import way
-    from orchestrator.http import get
+    from orchestrator.http import certificate_shown, get
+    from orchestrator.trust import Shown
+
+    def shown() -> Shown:
+        return certificate_shown(whole.settings.address, whole.settings.certificate, seconds=5)
 
     def date(address: str, seconds: float) -> float | str:
         answer = get(address, way(whole.settings), seconds=seconds)
@@ -219,6 +223,7 @@ def means(whole: "Project", engine: "Engine") -> "Means":
         status=lambda: ask.activator(whole).status(),
         listing=lambda: _listing(whole, engine),
         mirror=host.debian_mirror(),
+        shown=shown,
     )
 
 

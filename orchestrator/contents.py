@@ -19,7 +19,7 @@ SERIES = "vllm/patches/series"
 BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/install/with-index.sh",
          "vllm/install/install-packages.sh")  # fmt: skip
 CONFIGURATION = ("nginx.conf", "by-body.conf", "log.conf", "scrape.conf", "socket.conf")
-LUA = ("admin", "answers", "body", "choose", "cors", "counts", "form", "keys", "limits", "metrics",
+LUA = ("admin", "answers", "body", "certificate", "choose", "cors", "counts", "form", "keys", "limits", "metrics",
        "models", "pcre", "rotate", "routes", "same", "scrape", "tls", "unknown", "workers")  # fmt: skip
 ROUTER = (
     "apt-install.sh",

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, InvalidURL
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
@@ -23,6 +22,9 @@ from urllib.request import (
     build_opener,
 )
 
+from orchestrator import trust
+from orchestrator.trust import Shown
+
 # The router is on this machine: a proxy from the environment must not get between.
 _open = build_opener(ProxyHandler({})).open
 # What the router says while nobody stands behind it.
@@ -30,6 +32,8 @@ _NOBODY = frozenset({502, 503, 504})
 # Far above any page that is asked for; an answer without end is none.
 LIMIT = 32 * 2**20
 _HOPS = 5
+# OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED.
+_EXPIRED = 10
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,11 @@ def lines(
             raise SilentError(words) from None
         raise RefusedError(error.code, words) from None
     except (HTTPException, OSError) as error:
-        raise SilentError(_fault(getattr(error, "reason", error), seconds or 0)) from None
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            said = f"the router's certificate is not the one in {certificate} ({reason.verify_message})"
+            raise SilentError(f"{said}; 'python -m orchestrator doctor' says what to do") from None
+        raise SilentError(_fault(reason, seconds or 0)) from None
 
 
 def _words(error: HTTPError) -> str:
@@ -147,12 +155,29 @@ def _router(certificate: str) -> Callable[..., Any]:
     """Give what opens the router's addresses. Its certificate is trusted and no other, whatever name stands in it."""
     if not certificate:
         return _open
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    # One that an authority signed is no authority itself.
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(certificate)
-    return build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
+    return build_opener(ProxyHandler({}), HTTPSHandler(context=trust.context(certificate))).open
+
+
+def certificate_shown(address: str, certificate: str, *, seconds: float) -> Shown:
+    """Look at the certificate that the router shows at an address, and compare it with the one in a file."""
+    parts = urlsplit(address)
+    try:
+        expected, context = trust.first(certificate), trust.context(certificate)
+        with (
+            socket.create_connection((parts.hostname or "", parts.port or 443), timeout=seconds) as plain,
+            context.wrap_socket(plain) as router,
+        ):
+            # Another one of an authority that is in the file too is trusted, and is another one.
+            if router.getpeercert(binary_form=True) != expected:
+                return Shown(same=False)
+            ends = str((router.getpeercert() or {})["notAfter"])
+            return Shown(same=True, ends=ssl.cert_time_to_seconds(ends))
+    except ssl.SSLCertVerificationError as error:
+        if error.verify_code == _EXPIRED:
+            return Shown(expired=True)
+        return Shown(same=False)
+    except (OSError, ValueError) as error:
+        return Shown(fault=_fault(error, seconds))
 
 
 def _ask(address: str, certificate: str) -> dict[str, Any] | None:
@@ -280,30 +305,3 @@ def reachable(address: str, *, seconds: float) -> Answer:
     except (OSError, ValueError) as error:
         fault = _fault(error, seconds)
     return Answer(fault=fault, milliseconds=round((time.monotonic() - start) * 1000))
-
-
-def authorities(path: Path) -> int | str:
-    """Count the certificates of a bundle; or say why it is none."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(path)
-    except ssl.SSLError:
-        return "holds no certificate (PEM)"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return context.cert_store_stats()["x509"]
-
-
-def certificate_fault(certificate: str, key: str) -> str | None:
-    """Say why a server could not speak TLS with a certificate and its key, by their paths; None when it could."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # A passphrase would be asked for where nobody is.
-        context.load_cert_chain(certificate, key, password=lambda: "")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return f"the key in {key} is not that of the certificate in {certificate}"
-        return f"{certificate} and {key} should be a certificate and its key, both PEM, the key without a passphrase"
-    except OSError as error:
-        return f"{certificate} or {key} cannot be read: {error.strerror}"
-    return None

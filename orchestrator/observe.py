@@ -14,7 +14,7 @@ def observe(project: Project, engine: Engine, activator: Activator) -> Observed:
 
     Raises TandemError when Docker does not answer.
     """
-    address, certificate = project.settings.address, project.settings.get("TANDEM_TLS_CERT_FILE")
+    address, certificate = project.settings.address, project.settings.certificate
     files = stale(project.folder, project.rendered())
     with ThreadPoolExecutor() as pool:
         # Compose takes 0.2 s to say what it would make, about as long as all the rest.

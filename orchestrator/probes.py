@@ -9,9 +9,10 @@ from pathlib import Path
 from orchestrator import network
 from orchestrator.addresses import HUBS, PROXIES, here, masked
 from orchestrator.errors import TandemError
-from orchestrator.http import Answer, Way, Worker, authorities, get, reachable
+from orchestrator.http import Answer, Way, Worker, get, reachable
 from orchestrator.network import OK, Candidate, Row
 from orchestrator.settings import Settings
+from orchestrator.trust import authorities
 
 IMAGE = "debian:bookworm-slim"
 

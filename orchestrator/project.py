@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator import config, host, http, keyfile, keys, reach, render, settings, versions
+from orchestrator import config, host, keyfile, keys, reach, render, settings, trust, versions
 from orchestrator.contents import Made, Service
 from orchestrator.doctor import derived, kept, nccl
 from orchestrator.doctor.derived import Setting
@@ -179,6 +179,7 @@ def _missing(in_force: Settings) -> list[str]:
         ("TANDEM_ADMIN_KEY_FILE", "a file", Path.is_file),
         ("TANDEM_TLS_CERT_FILE", "a file", Path.is_file),
         ("TANDEM_TLS_KEY_FILE", "a file", Path.is_file),
+        ("TANDEM_TLS_FOLDER", "a folder", Path.is_dir),
         ("TANDEM_WHEELS", "a folder", Path.is_dir),
     )
     return [
@@ -216,11 +217,14 @@ def _key_faults(in_force: Settings) -> list[str]:
 
 
 def _certificate_faults(in_force: Settings) -> list[str]:
-    paths = [in_force.get(name) for name in ("TANDEM_TLS_CERT_FILE", "TANDEM_TLS_KEY_FILE")]
-    if not all(path.startswith("/") and _holds(Path.is_file, path) for path in paths):
-        return []
-    fault = http.certificate_fault(*paths)
-    return [f"TANDEM_TLS_CERT_FILE: {fault}"] if fault else []
+    folder, paths = in_force.get("TANDEM_TLS_FOLDER"), (in_force.certificate, in_force.certificate_key)
+    missing = [path for path in paths if not (path.startswith("/") and _holds(Path.is_file, path))]
+    if missing:
+        # Of a folder that is none, and of files that are named one by one, the settings are faults already.
+        there = folder.startswith("/") and _holds(Path.is_dir, folder)
+        return [f"TANDEM_TLS_FOLDER: should hold cert.pem and key.pem, and {missing[0]} is not there"] if there else []
+    fault = trust.certificate_fault(*paths)
+    return [f"TANDEM_TLS_{'FOLDER' if folder else 'CERT_FILE'}: {fault}"] if fault else []
 
 
 def _shown(name: str, value: str) -> str:

@@ -54,6 +54,8 @@ def faults(get: Callable[[str], str]) -> list[str]:
     if len(alone) == 1:
         other = next(name for name in pair if name not in alone)
         found.append(f"{other}: should be set too, as {alone[0]} is: a certificate and its key go together")
+    if alone and get("TANDEM_TLS_FOLDER"):
+        found.append(f"TANDEM_TLS_FOLDER: should not be set beside {alone[0]}: one of the two names the certificate")
     return found
 
 

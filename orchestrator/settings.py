@@ -41,6 +41,7 @@ KNOWN = {
     "TANDEM_LORA_LOADING": "",
     "TANDEM_TLS_CERT_FILE": "",
     "TANDEM_TLS_KEY_FILE": "",
+    "TANDEM_TLS_FOLDER": "",
     "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
     "TANDEM_WITHOUT": "",
     "TANDEM_PROMETHEUS_PORT": "9090",
@@ -90,9 +91,21 @@ class Settings:
         return {word: here(self.get(name)) for word, name in words.items() if self.get(name)}
 
     @property
+    def certificate(self) -> str:
+        """The path of the router's certificate; "" where it speaks plain HTTP."""
+        folder = self.get("TANDEM_TLS_FOLDER")
+        return f"{folder.rstrip('/')}/cert.pem" if folder else self.get("TANDEM_TLS_CERT_FILE")
+
+    @property
+    def certificate_key(self) -> str:
+        """The path of the key of the router's certificate; "" where it speaks plain HTTP."""
+        folder = self.get("TANDEM_TLS_FOLDER")
+        return f"{folder.rstrip('/')}/key.pem" if folder else self.get("TANDEM_TLS_KEY_FILE")
+
+    @property
     def address(self) -> str:
         """Where the router answers on this machine, such as http://localhost:8000."""
-        bind, scheme = self.get("TANDEM_BIND"), "https" if self.get("TANDEM_TLS_CERT_FILE") else "http"
+        bind, scheme = self.get("TANDEM_BIND"), "https" if self.certificate else "http"
         host = "localhost" if bind in ("127.0.0.1", "0.0.0.0", "::", "[::]") else bind  # noqa: S104 (compared, not bound)
         return f"{scheme}://{host}:{self.get('TANDEM_PORT')}"
 

@@ -4,6 +4,7 @@
 # shellcheck disable=SC2016 # What looks like variables is nginx's.
 set -eu
 CERT=/run/secrets/tls-cert KEY=/run/secrets/tls-key KEYS=/run/keys/keys INTO=/tmp/tandem LOG=/var/log/tandem
+NAMED="TANDEM_TLS_CERT_FILE and TANDEM_TLS_KEY_FILE"
 
 refuse() {
     printf 'tandem: %s\n' "$@" >&2
@@ -49,23 +50,46 @@ limit() {
     printf 'map "" $tandem_body_limit {\n    default %s;\n}\n' "$1"
 }
 
-# Where a client that is gone without a word is noticed: after a minute, in three looks.
-listening() {
-    if ! [ -s "$CERT" ] && ! [ -s "$KEY" ]; then
-        echo 'listen 8000 so_keepalive=60s:10s:3;'
+# The certificate and its key, if there are to be any. nginx reads a copy, which was tried: what begins while a renewal is
+# half done, as a reload may, has a whole pair. certificate.lua looks at the files themselves.
+certificate() {
+    /usr/bin/busybox rm -rf "$INTO/tls"
+    if [ -n "${TANDEM_TLS_FOLDER:-}" ]; then
+        if [ -s "$CERT" ] || [ -s "$KEY" ]; then
+            refuse "TANDEM_TLS_FOLDER and $NAMED name a certificate twice: one of the two ways is enough."
+        fi
+        CERT=/run/tls/cert.pem KEY=/run/tls/key.pem NAMED="cert.pem and key.pem in the folder of TANDEM_TLS_FOLDER"
+    elif ! [ -s "$CERT" ] && ! [ -s "$KEY" ]; then
+        CERT=""
         return
     fi
     for file in "$CERT" "$KEY"; do
-        if ! [ -s "$file" ]; then
-            refuse "TANDEM_TLS_CERT_FILE and TANDEM_TLS_KEY_FILE go together, and one of them is not set or holds nothing."
-        elif ! [ -r "$file" ]; then
+        # A folder that may not be entered shows nothing of what is in it.
+        if ! [ -x "${file%/*}" ] || { [ -e "$file" ] && ! [ -r "$file" ]; }; then
             refuse "$file cannot be read: user $(/usr/bin/busybox id -u), the router's, must be able to read the file" \
-                "that TANDEM_TLS_${file##*tls-}_FILE names."
+                "($NAMED)."
+        elif ! [ -s "$file" ]; then
+            refuse "$NAMED go together, and $file is not there or holds nothing."
         fi
     done
+    /usr/bin/busybox mkdir -m 700 "$INTO/tls"
+    (
+        umask 077
+        /usr/bin/busybox cat "$CERT" >"$INTO/tls/cert.pem"
+        /usr/bin/busybox cat "$KEY" >"$INTO/tls/key.pem"
+    )
+}
+
+# Where a client that is gone without a word is noticed: after a minute, in three looks.
+listening() {
+    if [ -z "$CERT" ]; then
+        echo 'listen 8000 so_keepalive=60s:10s:3;'
+        return
+    fi
     echo 'listen 8000 ssl so_keepalive=60s:10s:3;'
     echo 'http2 on;'
-    printf '%s %s;\n' ssl_certificate "$CERT" ssl_certificate_key "$KEY"
+    printf '%s %s;\n' ssl_certificate "$INTO/tls/cert.pem" ssl_certificate_key "$INTO/tls/key.pem"
+    echo 'ssl_certificate_by_lua_block { certificate.serve() }'
 }
 
 # Whoever may ask a model may give it adapters from its own folders then.
@@ -90,15 +114,16 @@ requests() {
 prepare() {
     locked
     /usr/bin/busybox mkdir -p "$INTO"
+    certificate
     listening >"$INTO/listen.conf"
     limit "${TANDEM_BODY_LIMIT:-64m}" >"$INTO/limits.conf"
     requests >"$INTO/log.conf"
     adapters "${TANDEM_LORA_LOADING:-}" >"$INTO/adapters.conf"
     origins "${TANDEM_CORS_ORIGINS:-none}" >"$INTO/origins.conf"
-    if [ -s "$CERT" ] && ! said=$(/usr/sbin/nginx -t -q -e /dev/stderr 2>&1); then
+    if [ -n "$CERT" ] && ! said=$(/usr/sbin/nginx -t -q -e /dev/stderr 2>&1); then
         refuse "nginx does not start with this certificate and key:" "$said" \
-            "TANDEM_TLS_CERT_FILE and TANDEM_TLS_KEY_FILE should be a certificate and its key, both PEM, the key without a" \
-            "passphrase. 'python -m orchestrator check' looks at them too."
+            "$NAMED should be a certificate and its key, both PEM, the key without a passphrase." \
+            "'python -m orchestrator check' looks at them too."
     fi
 }
 

@@ -193,6 +193,20 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """The router's, as its file has it and as the router shows it; without a path it speaks plain HTTP."""
+
+    path: str = ""
+    # Whether something outside may replace the file and the router sees it: it is in a folder that is mounted.
+    folder: bool = False
+    # Whether the router shows the one in the file, and for how many days it is valid; None where fault says why not.
+    same: bool | None = None
+    days: float | None = None
+    expired: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True)
 class Box:
     """Everything that the checks of the machine go by."""
 
@@ -207,6 +221,7 @@ class Box:
     reserve: int = 8 << 30
     loops: tuple[Loop, ...] = ()
     clock: Clock = Clock(fault="it was not asked")
+    certificate: Certificate = Certificate()
     # The address that Windows and others reach WSL at, "" where it is not known.
     address: str = ""
     # Whether this machine shows an NVIDIA GPU.

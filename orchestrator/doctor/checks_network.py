@@ -9,11 +9,14 @@ from orchestrator.doctor.finding import Finding
 RELAYS = ("wslrelay.exe", "wslhost.exe", "svchost.exe", "com.docker.backend.exe", "vpnkit.exe", "system")
 # TLS certificates and signed release files of mirrors are not yet, or not any more, valid by a clock that is off.
 CLOCK_SECONDS = 300
+# A certificate that is to be renewed has been by then: public authorities' end after 90 days, and clients renew at 30.
+RENEWED_DAYS = 14
+RESTART = "docker compose restart router"
 
 
 def findings(box: Box) -> list[Finding]:
     """Say what is to be said of the network."""
-    return [port(box), windows_port(box), localhost(box), lan(box), clock(box), mirrors()]
+    return [port(box), windows_port(box), localhost(box), lan(box), certificate(box), clock(box), mirrors()]
 
 
 def port(box: Box) -> Finding:
@@ -125,6 +128,28 @@ def _open(box: Box) -> str:
         f"connectaddress={box.address or '<hostname -I of WSL>'} connectport={number}\n"
         f"New-NetFirewallRule -DisplayName tandem -Direction Inbound -LocalPort {number} -Protocol TCP -Action Allow"
     )
+
+
+def certificate(box: Box) -> Finding:
+    """A renewed certificate is of no use while the router shows the one before."""
+    check, found = "certificate", box.certificate
+    if not found.path:
+        return Finding(check, "ok", "does not apply: the router speaks plain HTTP (TANDEM_TLS_FOLDER)")
+    if found.same is False:
+        said = f"the router does not show the one in {found.path}"
+        why = "it keeps the one before, which ends; our own commands trust the one in the file alone"
+        if found.folder:
+            fix = "python -m orchestrator logs router   # says why; a good pair is taken up within 5 s"
+            return Finding(check, "bad", said, why, fix)
+        return Finding(check, "bad", said, why, f"{RESTART}\nand TANDEM_TLS_FOLDER in .env, which needs none of that")
+    if found.expired:
+        return Finding(check, "bad", f"{found.path} has expired", "clients refuse it", "renew it")
+    if found.days is None:
+        return Finding(check, "unknown", f"{found.path}: {found.fault}")
+    said = f"{found.path} is valid for {int(found.days)} days more"
+    if found.days < RENEWED_DAYS:
+        return Finding(check, "warn", said, "clients refuse it then", "renew it")
+    return Finding(check, "ok", said)
 
 
 def clock(box: Box) -> Finding:

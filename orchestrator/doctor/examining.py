@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.doctor import docking, needing, windows
-from orchestrator.doctor.box import Box, Clock, Docker, Files, Loop, Memory, Need, Place
+from orchestrator.doctor.box import Box, Certificate, Clock, Docker, Files, Loop, Memory, Need, Place
 from orchestrator.doctor.checks_network import CLOCK_SECONDS
 from orchestrator.doctor.looking import Look
 from orchestrator.doctor.windows import Run
@@ -17,6 +17,7 @@ from orchestrator.errors import TandemError
 from orchestrator.fit.hub import ENDPOINTS
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
+from orchestrator.trust import Shown
 
 # Seconds for one server to say what time it is, and how many are asked.
 CLOCK_WAIT, CLOCK_SERVERS = 3.0, 3
@@ -28,7 +29,8 @@ class Means:
 
     root stands for /; run runs a program for so many seconds; refused says why nothing could listen on a port; free
     tells the bytes that a folder's file system has; date asks an address what time it is, in Unix seconds, or why
-    nobody knows; now is this machine's own; status asks the activator; listing looks into the weights.
+    nobody knows; now is this machine's own; status asks the activator; listing looks into the weights; shown compares
+    the certificate that the router shows with the one in its file.
     """
 
     root: Path
@@ -41,6 +43,7 @@ class Means:
     listing: Callable[[], Mapping[str, Any] | None] = dict
     # apt's mirror on this machine, "" where there is none.
     mirror: str = ""
+    shown: Callable[[], Shown] = Shown
 
 
 def glance(whole: Project, engine: Engine, means: Means) -> Box:
@@ -86,8 +89,18 @@ def examine(whole: Project, engine: Engine, means: Means, tell: Callable[[str], 
     )
     tell("looking at the weights")
     box = replace(box, needs=_needs(whole, engine, docker, means))
+    box = replace(box, certificate=_certificate(whole, means, ours=box.port.ours))
     tell("comparing the clock")
     return replace(box, clock=_clock(whole, means))
+
+
+def _certificate(whole: Project, means: Means, *, ours: bool) -> Certificate:
+    path, folder = whole.settings.certificate, bool(whole.settings.get("TANDEM_TLS_FOLDER"))
+    if not path:
+        return Certificate()
+    shown = means.shown() if ours else Shown(fault="the router is not up")
+    days = None if shown.ends is None else (shown.ends - means.now()) / 86400
+    return Certificate(path, folder, shown.same, days, shown.expired, shown.fault)
 
 
 def _loops(engine: Engine, docker: Docker, now: float) -> tuple[Loop, ...]:

@@ -188,7 +188,7 @@ class Load:
 
     def _run(self, options: Options, at_once: int, requests: int) -> Run:
         others, seed = self._others(), self._seed()
-        scheme = "https" if self._whole.settings.get("TANDEM_TLS_CERT_FILE") else "http"
+        scheme = "https" if self._whole.settings.certificate else "http"
         argv = commands.bench_serve(
             f"{scheme}://{ROUTER}",
             self._profile.served_model_name,

@@ -55,8 +55,9 @@ def secrets(whole: Project, env_files: Iterable[Path], shell: Mapping[str, str])
     found |= set(known.of_variables(given)) | set(known.of_models(_text(whole.folder / "models.toml")))
     found |= set(known.of_keys(_text(whole.keys_file))) | {key.key for key in whole.client_keys}
     for values in (read, given):
-        for name in FILES:
-            value = values.get(name, "")
+        named = [values.get(name, "") for name in FILES]
+        # Where cert.pem and key.pem are found by their names.
+        for value in (*named, Settings(values, ()).certificate_key):
             if value.startswith("/"):
                 holding.append(Path(value))
                 found |= set(known.of_file(_text(holding[-1])))

@@ -15,6 +15,7 @@ from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.settings import Settings
 from orchestrator.states import Container
+from orchestrator.trust import Shown
 from tests.unit.values import VERSIONS, profile
 
 GIB = 1 << 30
@@ -100,6 +101,7 @@ class Simulated:
         self.frees: dict[str, int] = {}
         self.free, self.date = 400 * 10**9, NOW
         self.dates: dict[str, float | str] = {}
+        self.shown = Shown()
         self.pulled: dict[str, Any] | None = {"Qwen/Qwen2.5-14B-Instruct": {"state": "complete", "bytes": 30 * 10**9}}
         self.asked: list[Sequence[str]] = []
         self.write("proc/version", LINUX)
@@ -183,6 +185,7 @@ class Simulated:
             now=lambda: NOW,
             listing=lambda: self.pulled,
             mirror="http://mirror.example.org/debian",
+            shown=lambda: self.shown,
         )
 
     def box(self) -> Box:

@@ -8,6 +8,7 @@ from orchestrator.doctor import words
 from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.remedies import remedies
 from orchestrator.engine import Published
+from orchestrator.trust import Shown
 from tests.unit.simulated import DRIVE, GIB, MOUNTS, NOW, WSL1, Simulated
 from tests.unit.values import container, profile
 
@@ -673,3 +674,51 @@ def test_all_but_what_is_to_be_pasted_fits_80_columns(wsl: Simulated) -> None:
 def test_a_start_ends_with_the_same_words() -> None:
     found = Finding("port", "bad", "127.0.0.1:8000 is taken", "the router cannot start", "one\ntwo", blocks=True)
     assert words.refusal(found) == "port: 127.0.0.1:8000 is taken: the router cannot start\n  one\n  two"
+
+
+# --- the router's certificate -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls(box: Simulated) -> Simulated:
+    """The router is up, with a certificate in a folder."""
+    box.settings["TANDEM_TLS_FOLDER"] = "/tls"
+    box.engine.has = [Published("tandem-router", "router", "127.0.0.1")]
+    return box
+
+
+def test_plain_http_has_no_certificate(box: Simulated) -> None:
+    found = box.findings()["certificate"]
+    assert (found.status, found.found) == ("ok", "does not apply: the router speaks plain HTTP (TANDEM_TLS_FOLDER)")
+
+
+@pytest.mark.parametrize(("days", "status"), [(80.5, "ok"), (14.5, "ok"), (13.5, "warn"), (0.5, "warn")])
+def test_a_certificate_that_ends_soon_is_told(tls: Simulated, days: float, status: str) -> None:
+    tls.shown = Shown(same=True, ends=NOW + days * 86400)
+    found = tls.findings()["certificate"]
+    assert (found.status, found.found) == (status, f"/tls/cert.pem is valid for {int(days)} days more")
+
+
+def test_a_certificate_that_has_expired_is_bad(tls: Simulated) -> None:
+    tls.shown = Shown(expired=True)
+    found = tls.findings()["certificate"]
+    assert (found.status, found.found, found.fix) == ("bad", "/tls/cert.pem has expired", "renew it")
+
+
+def test_a_renewed_certificate_that_the_router_does_not_show_is_bad(tls: Simulated) -> None:
+    tls.shown = Shown(same=False)
+    found = tls.findings()["certificate"]
+    assert (found.status, found.found) == ("bad", "the router does not show the one in /tls/cert.pem")
+    assert found.fix.startswith("python -m orchestrator logs router")
+    # A file that is mounted alone is not replaced by a new one of its name.
+    tls.settings = {"TANDEM_TLS_CERT_FILE": "/c.pem", "TANDEM_TLS_KEY_FILE": "/k.pem"}
+    assert tls.findings()["certificate"].fix.startswith("docker compose restart router\n")
+
+
+def test_a_router_that_is_not_up_shows_no_certificate(tls: Simulated) -> None:
+    tls.engine.has = []
+    found = tls.findings()["certificate"]
+    assert (found.status, found.found) == ("unknown", "/tls/cert.pem: the router is not up")
+    tls.engine.has = [Published("tandem-router", "router", "127.0.0.1")]
+    tls.shown = Shown(fault="connection refused")
+    assert tls.findings()["certificate"].found == "/tls/cert.pem: connection refused"

@@ -4,6 +4,7 @@ import json
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import http, project
+from orchestrator import http, project, trust
 from orchestrator.errors import ConfigError
+from orchestrator.trust import Shown
+from tests.checkout import PATIENCE
+from tests.standins.mirrors import dead
 from tests.unit.test_cli_keys import folder
 
 __all__ = ["folder"]
@@ -84,13 +88,13 @@ def test_the_routers_own_certificate_is_trusted_whoever_signed_it_and_whatever_n
 def test_another_certificate_is_not(made: Path) -> None:
     with speaking(made / "one.pem", made / "one.key") as address:
         assert http.routes_digest(address, certificate=str(made / "two.pem")) is None
-        with pytest.raises(http.SilentError, match="certificate not trusted"):
+        with pytest.raises(http.SilentError, match=r"the router's certificate is not the one in .*two\.pem \("):
             list(http.lines(address, certificate=str(made / "two.pem")))
 
 
 @pytest.mark.parametrize("name", ["one", "signed"])
 def test_a_certificate_with_its_key_has_no_fault(made: Path, name: str) -> None:
-    assert http.certificate_fault(f"{made}/{name}.pem", f"{made}/{name}.key") is None
+    assert trust.certificate_fault(f"{made}/{name}.pem", f"{made}/{name}.key") is None
 
 
 @pytest.mark.parametrize(
@@ -120,3 +124,46 @@ def test_a_file_that_is_not_there_is_told_by_its_setting(made: Path, folder: Pat
     assert caught.value.problems == [
         'TANDEM_TLS_CERT_FILE: should be the whole path of a file that is there, beginning with /, got "/none.pem"'
     ]
+
+
+def test_a_folder_holds_both_under_their_names(made: Path, folder: Path, tmp_path: Path) -> None:
+    values = {"TANDEM_TLS_FOLDER": str(tmp_path)}
+    for missing in ("cert.pem", "key.pem"):
+        with pytest.raises(ConfigError) as caught:
+            project.load(folder, [], values)
+        assert caught.value.problems == [
+            f"TANDEM_TLS_FOLDER: should hold cert.pem and key.pem, and {tmp_path}/{missing} is not there"
+        ]
+        (tmp_path / missing).write_bytes((made / ("one.pem" if missing == "cert.pem" else "one.key")).read_bytes())
+    assert project.load(folder, [], values).settings.certificate == f"{tmp_path}/cert.pem"
+    (tmp_path / "key.pem").write_bytes((made / "two.key").read_bytes())
+    with pytest.raises(ConfigError) as caught:
+        project.load(folder, [], values)
+    assert caught.value.problems == [
+        f"TANDEM_TLS_FOLDER: the key in {tmp_path}/key.pem is not that of the certificate in {tmp_path}/cert.pem"
+    ]
+
+
+def test_what_the_router_shows_is_compared_with_its_file(made: Path, tmp_path: Path) -> None:
+    with speaking(made / "one.pem", made / "one.key") as address:
+        shown = http.certificate_shown(address, str(made / "one.pem"), seconds=PATIENCE)
+        assert (shown.same, shown.expired, shown.fault) == (True, False, "")
+        assert shown.ends is not None
+        assert time.time() + 86400 < shown.ends < time.time() + 3 * 86400
+        assert http.certificate_shown(address, str(made / "two.pem"), seconds=PATIENCE) == Shown(same=False)
+        # One whose authority is in the file too.
+        chain = tmp_path / "chain.pem"
+        chain.write_bytes((made / "signed.pem").read_bytes() + (made / "one.pem").read_bytes())
+        assert http.certificate_shown(address, str(chain), seconds=PATIENCE) == Shown(same=False)
+    assert http.certificate_shown(f"https://{dead()}", str(made / "one.pem"), seconds=PATIENCE) == Shown(
+        fault="connection refused"
+    )
+    assert http.certificate_shown(address, "/none.pem", seconds=PATIENCE) == Shown(fault="No such file or directory")
+
+
+def test_one_that_has_expired_is_told_as_that(made: Path, tmp_path: Path) -> None:
+    run(
+        "x509", "-in", f"{made}/one.pem", "-signkey", f"{made}/one.key", "-days", "-1", "-out", f"{tmp_path}/old.pem"
+    )  # fmt: skip
+    with speaking(tmp_path / "old.pem", made / "one.key") as address:
+        assert http.certificate_shown(address, f"{tmp_path}/old.pem", seconds=PATIENCE) == Shown(expired=True)

@@ -197,6 +197,7 @@ def test_a_setting_that_nobody_sets_has_its_usual_value() -> None:
         "TANDEM_LORA_LOADING": "",
         "TANDEM_TLS_CERT_FILE": "",
         "TANDEM_TLS_KEY_FILE": "",
+        "TANDEM_TLS_FOLDER": "",
         "TANDEM_DOCKER_SOCKET": "/var/run/docker.sock",
         "TANDEM_WITHOUT": "",
         "TANDEM_PROMETHEUS_PORT": "9090",
@@ -209,6 +210,8 @@ def test_compose_takes_the_usual_values_too() -> None:
     said = dict(re.findall(r'"\$\{(TANDEM_\w+):-([^"$}]+)\}', text))
     assert set(said) >= {"TANDEM_BIND", "TANDEM_KEYS_FOLDER", "TANDEM_CORS_ORIGINS", "TANDEM_BODY_LIMIT"}
     del said["TANDEM_CA_BUNDLE"]
+    # A mount needs a folder; whether there is a certificate the setting itself says.
+    assert said.pop("TANDEM_TLS_FOLDER") == "./docker/router/tls"
     assert said == {name: KNOWN[name] or "/dev/null" for name in said}
 
 
@@ -243,6 +246,7 @@ def test_what_is_turned_off_has_to_be_something_that_there_is() -> None:
         ({"TANDEM_BIND": "192.168.1.5", "TANDEM_PORT": "80"}, "http://192.168.1.5:80"),
         ({"TANDEM_BIND": "[fd00::5]"}, "http://[fd00::5]:8000"),
         ({"TANDEM_TLS_CERT_FILE": "/c.pem", "TANDEM_TLS_KEY_FILE": "/k.pem"}, "https://localhost:8000"),
+        ({"TANDEM_TLS_FOLDER": "/tls"}, "https://localhost:8000"),
     ],
 )
 def test_the_address_is_where_this_machine_reaches_the_router(values: dict[str, str], address: str) -> None:
@@ -305,8 +309,8 @@ def test_settings_that_fit_have_no_problems() -> None:
                 " TANDEM_QUEUE_BYTES, TANDEM_DRAIN_TIMEOUT, TANDEM_STALL_TIMEOUT, TANDEM_MIN_AWAKE, TANDEM_ABANDON,"
                 " TANDEM_HOST_RESERVE, TANDEM_WAIT_AS, TANDEM_ADMIN_KEY_FILE, TANDEM_BIND_WITHOUT_KEY,"
                 " TANDEM_KEYS_FOLDER, TANDEM_CORS_ORIGINS, TANDEM_BODY_LIMIT, TANDEM_LORA_LOADING,"
-                " TANDEM_TLS_CERT_FILE, TANDEM_TLS_KEY_FILE, TANDEM_DOCKER_SOCKET, TANDEM_WITHOUT,"
-                " TANDEM_PROMETHEUS_PORT, TANDEM_GRAFANA_PORT"
+                " TANDEM_TLS_CERT_FILE, TANDEM_TLS_KEY_FILE, TANDEM_TLS_FOLDER, TANDEM_DOCKER_SOCKET,"
+                " TANDEM_WITHOUT, TANDEM_PROMETHEUS_PORT, TANDEM_GRAFANA_PORT"
             ],
         ),
         ({"TANDEM_PORT": "0"}, ['TANDEM_PORT: should be a port from 1 to 65535, got "0"']),
@@ -548,4 +552,16 @@ def test_settings_of_who_reaches_the_router_that_can_be_are_taken(values: dict[s
 def test_a_certificate_without_its_key_is_half_of_what_it_takes(given: str, wanted: str) -> None:
     assert settings.problems(of(**{given: "/x.pem"}), [], VERSIONS) == [
         f"{wanted}: should be set too, as {given} is: a certificate and its key go together"
+    ]
+
+
+def test_a_certificate_is_named_in_one_of_the_two_ways() -> None:
+    given = {"TANDEM_TLS_CERT_FILE": "/c.pem", "TANDEM_TLS_KEY_FILE": "/k.pem"}
+    assert (of(**given).certificate, of(**given).certificate_key) == ("/c.pem", "/k.pem")
+    for folder in ("/tls", "/tls/"):
+        found = of(TANDEM_TLS_FOLDER=folder)
+        assert (found.certificate, found.certificate_key) == ("/tls/cert.pem", "/tls/key.pem")
+    assert (of().certificate, of().certificate_key) == ("", "")
+    assert settings.problems(of(TANDEM_TLS_FOLDER="/tls", **given), [], VERSIONS) == [
+        "TANDEM_TLS_FOLDER: should not be set beside TANDEM_TLS_CERT_FILE: one of the two names the certificate"
     ]
