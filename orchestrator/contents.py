@@ -20,7 +20,7 @@ BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/
          "vllm/install/install-packages.sh")  # fmt: skip
 CONFIGURATION = ("nginx.conf", "by-body.conf", "log.conf", "scrape.conf", "socket.conf")
 LUA = ("admin", "answers", "body", "certificate", "choose", "cors", "counts", "form", "keys", "limits", "metrics",
-       "models", "pcre", "rotate", "routes", "same", "scrape", "tls", "unknown", "workers")  # fmt: skip
+       "models", "pcre", "rotate", "routes", "same", "scrape", "slow", "tls", "unknown", "workers")  # fmt: skip
 ROUTER = (
     "apt-install.sh",
     *(f"router/{name}" for name in ("Dockerfile", *CONFIGURATION, "start.sh", *(f"{module}.lua" for module in LUA))),

@@ -8,6 +8,7 @@ local counts = require "counts"
 local ffi = require "ffi"
 local form = require "form"
 local routes = require "routes"
+local slow = require "slow"
 local unknown = require "unknown"
 
 local fail = answers.fail
@@ -81,7 +82,7 @@ function M.by_body()
   if answers.refused("POST") or packed() then
     return
   end
-  ngx.req.read_body()
+  slow.read()
   local name, problem = body.model(body.bytes())
   if not name then
     return fail(400, "invalid_json", "The request's body is not JSON as it should be: " .. problem .. ".")
@@ -94,7 +95,7 @@ function M.by_form()
   if answers.refused("POST") or packed() then
     return
   end
-  ngx.req.read_body()
+  slow.read()
   local name, problem = form.model(ngx.var.http_content_type or "", ffi.string(body.bytes()))
   if not name then
     return fail(400, "invalid_form", problem .. ".")
@@ -169,6 +170,7 @@ function M.over()
     counts.stop(open.service)
     return var.tandem_model, "server"
   end
+  slow.over()
   local way = var.tandem_way
   if way == "server" then
     counts.stop(var.tandem_service)

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import select
 import socket
 import ssl
 import subprocess
@@ -570,25 +571,32 @@ def told(other: Alone) -> bool:
 
 
 @contextlib.contextmanager
-def hurried(all_of_it: Keyed, folder: Path, **usual: str) -> Iterator[Alone]:
-    """A router with an open route that waits for nobody for long, in these of its limits."""
-    text = (all_of_it.stack.folder / "docker/router/nginx.conf").read_text(encoding="utf-8")
-    for word, limit in usual.items():
-        assert text.count(f"    {word} {limit};\n") == 1, word
-        text = text.replace(f"    {word} {limit};\n", f"    {word} 700ms;\n")
-    path = folder / "nginx.conf"
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o644)
-    with all_of_it.alone(f"{path}:/etc/nginx/nginx.conf:ro") as other:
-        other.starts().open("one", all_of_it.address)
-        yield other
+def changed(whole: Keyed, folder: Path, files: dict[str, dict[str, str]]) -> Iterator[Alone]:
+    """A router with other words in its files, and an open route."""
+    mounts = []
+    for name, words in files.items():
+        text = (whole.stack.folder / "docker/router" / name).read_text(encoding="utf-8")
+        for usual, other in words.items():
+            assert text.count(usual) == 1, usual
+            text = text.replace(usual, other)
+        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).chmod(0o644)
+        mounts.append(f"{folder / name}:/etc/nginx/{'tandem/' if name.endswith('.lua') else ''}{name}:ro")
+    with whole.alone(*mounts) as router:
+        router.starts().open("one", whole.address)
+        yield router
+
+
+def hurried(**usual: str) -> dict[str, dict[str, str]]:
+    """Waiting for nobody for long, in these of the limits, as words for changed()."""
+    return {"nginx.conf": {f"    {word} {limit};\n": f"    {word} 700ms;\n" for word, limit in usual.items()}}
 
 
 @pytest.fixture(scope="module")
 def hasty(all_of_it: Keyed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """A router that waits for no request for long."""
-    folder = tmp_path_factory.mktemp("hasty")
-    with hurried(all_of_it, folder, client_header_timeout="15s", client_body_timeout="30s") as other:
+    words = hurried(client_header_timeout="15s", client_body_timeout="30s")
+    with changed(all_of_it, tmp_path_factory.mktemp("hasty"), words) as other:
         yield other
 
 
@@ -630,11 +638,91 @@ def test_who_stops_within_a_body_is_let_go(hasty: Alone) -> None:
     assert got == b"" or got.startswith(b"HTTP/1.1 408 ")
 
 
+class Drip:
+    """A request whose body comes a byte now and then, as blanks, until it is finished or given up."""
+
+    def __init__(self, port: int, size: int, *, length: bool = True) -> None:
+        self.client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        said = f"Content-Length: {size}\r\n\r\n" if length else f"Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n"
+        self.client.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{said}".encode())
+        self._left, self._end = size, b"" if length else b"\r\n0\r\n\r\n"
+        self._over = threading.Event()
+        self._sender = threading.Thread(target=self._drip)
+        self._sender.start()
+
+    def _drip(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self._over.wait(0.1) and self._left > len(BODY):
+                self.client.sendall(b" ")
+                self._left -= 1
+
+    def finish(self) -> bytes:
+        """Send what is left of the body; the whole answer."""
+        self._stop()
+        self.client.sendall(BODY.rjust(self._left) + self._end)
+        return self.answer()
+
+    def answer(self) -> bytes:
+        """What the router says until it closes the connection."""
+        got = b""
+        with contextlib.suppress(ConnectionError):
+            while more := self.client.recv(65536):
+                got += more
+        return got
+
+    def close(self) -> None:
+        self._stop()
+        self.client.close()
+
+    def _stop(self) -> None:
+        self._over.set()
+        self._sender.join()
+
+
+@pytest.fixture(scope="module")
+def brief(all_of_it: Keyed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """A router of one worker that bounds the second body that holds much, and the fourth of any, to a second."""
+    with changed(all_of_it, tmp_path_factory.mktemp("brief"), {
+        "nginx.conf": {"worker_processes auto;": "worker_processes 1;"},
+        "slow.lua": {"ANY, FEW, LARGE = 4, 64, ": "ANY, FEW, LARGE = 1, 3, ",
+                     "GRACE, RATE = 30, 16 * 1024\n": "GRACE, RATE = 1, 1024 ^ 3\n"},
+    }) as other:  # fmt: skip
+        yield other
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "few"),
+    [(1000, True, 3), (2_000_000, True, 1), (1000, False, 1)],
+    ids=["small", "large", "of no length"],
+)
+def test_a_few_who_drip_a_body_hold_nothing_up_and_who_comes_beyond_them_is_let_go(
+    brief: Alone, size: int, length: bool, few: int
+) -> None:
+    # Also those who went away in the middle of a body, or were let go, do not count any more.
+    for end in ("finished", "given up", "finished"):
+        before = logged(brief).count('"status":')
+        with contextlib.ExitStack() as ends:
+            drips = [Drip(brief.port, size, length=length) for _ in range(few + 1)]
+            for each in drips:
+                ends.callback(each.close)
+            # Whichever of them the router saw last.
+            readable, _, _ = select.select([each.client for each in drips], [], [], PATIENCE)
+            (one,) = [each for each in drips if each.client in readable]
+            got = one.answer()
+            assert got.startswith(b"HTTP/1.1 408 "), got
+            assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
+            if end == "finished":
+                for each in drips:
+                    assert each is one or each.finish().startswith(b"HTTP/1.1 200 ")
+        over = before + few + 1
+        eventually(lambda: logged(brief).count('"status":') == over, what="all are over")  # noqa: B023
+
+
 def test_who_takes_no_answer_is_let_go_and_so_is_the_server(all_of_it: Keyed, tmp_path: Path) -> None:
     body = json.dumps({"model": "one", "do": "flood"}).encode()
     # This client may be slow to ask; it is to be let go for what it does not take.
     tmp_path.chmod(0o755)
-    with hurried(all_of_it, tmp_path, send_timeout="60s") as hasty, socket.socket() as client:
+    with changed(all_of_it, tmp_path, hurried(send_timeout="60s")) as hasty, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(PATIENCE)
         client.connect(("127.0.0.1", hasty.port))
