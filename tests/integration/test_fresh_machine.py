@@ -102,7 +102,7 @@ def test_an_unknown_argument_is_refused(machine: Machine) -> None:
     done = machine.run("scripts/setup --force")
     assert (done.returncode, done.stderr) == (
         2,
-        "setup: unknown argument --force; there are: --yes --dev --offline DIR\n",
+        "setup: unknown argument --force; there are: --yes --dev --plot --offline DIR\n",
     )
 
 

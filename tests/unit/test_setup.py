@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,10 +94,12 @@ def test_the_shell_beats_dot_env_and_what_pip_is_set_up_with_holds_where_nothing
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder in which setup lacks nothing but the packages."""
-    for name in ("scripts/setup", "scripts/pip-settings", "requirements/run.txt", "pyproject.toml"):
+    files = [f"requirements/{name}.txt" for name in ("run", "plot", "dev")]
+    for name in ("scripts/setup", "scripts/pip-settings", "pyproject.toml", *files):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    for name, text in (("bin/docker", DOCKER), ("bin/debootstrap", DOCKER), (".venv/bin/python", PIP)):
+    tools = [(f"bin/{name}", DOCKER) for name in ("docker", "debootstrap", "ip", "git", "patch")]
+    for name, text in (*tools, (".venv/bin/python", PIP)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -106,17 +109,76 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("options", "index"), [([], INDEX), (["--offline", "bundle"], "")])
-def test_setup_gives_pip_the_settings_by_environment_alone_and_none_offline(
-    checkout: Path, options: list[str], index: str
-) -> None:
-    (checkout / ".env").write_text(f"TANDEM_PYPI_INDEX={INDEX}\nHTTPS_PROXY=http://me:secret@proxy.example.org:1\n")
+def setup(checkout: Path, *options: str) -> list[str]:
+    """Run it; the requirements that pip was asked to install."""
+    (checkout / "argv").write_text("")
     # The interpreter's own folder, so that setup finds one that fits.
     path = f"{checkout}/bin:{Path(sys.executable).resolve().parent}:/usr/bin:/bin"
     done = subprocess.run(
         ["scripts/setup", *options], cwd=checkout, env={"PATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in (checkout / "argv").read_text().splitlines()]
+    return [Path(words[-1]).stem for words in lines if "--require-hashes" in words]
+
+
+def test_setup_installs_what_it_is_asked_for_once(checkout: Path) -> None:
+    assert setup(checkout) == ["run"]
+    assert setup(checkout) == []
+    assert setup(checkout, "--plot") == ["plot"]
+    assert setup(checkout) == setup(checkout, "--plot") == []
+    assert setup(checkout, "--dev") == ["dev"]
+    # Which holds all of the others.
+    assert setup(checkout) == setup(checkout, "--plot") == setup(checkout, "--plot", "--dev") == []
+
+
+def test_an_environment_of_an_older_commit_gets_what_is_new(checkout: Path) -> None:
+    new = checkout / "requirements/dev.txt"
+    old = new.read_text().replace("matplotlib==", "# matplotlib==")
+    now = new.read_text()
+    new.write_text(old)
+    assert setup(checkout, "--dev") == ["dev"]
+    new.write_text(now)
+    assert setup(checkout, "--dev") == ["dev"]
+    assert setup(checkout, "--dev") == []
+
+
+def test_what_other_versions_replaced_is_no_longer_there(checkout: Path) -> None:
+    run = checkout / "requirements/run.txt"
+    now = run.read_text()
+    assert setup(checkout, "--dev") == ["dev"]
+    run.write_text(now + "# of another commit\n")
+    assert setup(checkout) == ["run"]
+    run.write_text(now)
+    assert setup(checkout, "--dev") == ["dev"]
+
+
+@pytest.mark.parametrize("option", ["--dev", "--plot"])
+def test_a_bundle_has_only_what_the_commands_need(checkout: Path, option: str) -> None:
+    done = subprocess.run(
+        ["scripts/setup", "--offline", "bundle", option], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"setup: a bundle holds nothing for {option}; leave it out with --offline\n"
+
+
+def test_requirements_with_more_in_them_pin_the_same_versions() -> None:
+    pins = {
+        name: set(re.findall(r"^[a-z0-9.-]+==\S+", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))
+        for name in ("run", "plot", "dev", "activator")
+    }
+    assert pins["run"] < pins["plot"] < pins["dev"]
+    assert pins["run"] < pins["activator"] < pins["dev"]
+    assert [pin for pin in pins["plot"] if pin.startswith("matplotlib==")]
+    assert not [pin for name in ("run", "activator") for pin in pins[name] if pin.startswith(("matplotlib", "numpy"))]
+
+
+@pytest.mark.parametrize(("options", "index"), [([], INDEX), (["--offline", "bundle"], "")])
+def test_setup_gives_pip_the_settings_by_environment_alone_and_none_offline(
+    checkout: Path, options: list[str], index: str
+) -> None:
+    (checkout / ".env").write_text(f"TANDEM_PYPI_INDEX={INDEX}\nHTTPS_PROXY=http://me:secret@proxy.example.org:1\n")
+    setup(checkout, *options)
     words = (checkout / "argv").read_text()
     assert "install -qq" in words
     assert ("--no-index" in words) == bool(options)
