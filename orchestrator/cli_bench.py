@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,10 +13,10 @@ from orchestrator import cli_measure, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from orchestrator.ask import Activator
     from orchestrator.engine import Engine
+    from orchestrator.errors import TandemError
     from orchestrator.load.results import Options, Result
     from orchestrator.load.trial import Runs as RunsOperations
     from orchestrator.plan import Operation
@@ -36,6 +37,7 @@ Output = Annotated[int, typer.Option("--output", min=2, help="Tokens of each ans
 Runs = Annotated[int, typer.Option(min=1, help="Runs at each concurrency.")]
 Warmups = Annotated[int, typer.Option(min=0, help="Answers to each of those at once before that.")]
 Per = Annotated[int, typer.Option(min=1, help="Requests of a run, for each at once.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it too, into a new file; needs matplotlib.")]
 
 
 class _Names(TyperGroup):
@@ -74,6 +76,7 @@ def run(  # noqa: PLR0913, PLR0917 (options)
     runs: Runs = 5,
     warmups: Warmups = 3,
     per: Per = 4,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Measure how fast a model that is up answers, with vLLM's own benchmark: `bench NAME`, or `bench run NAME`.
@@ -86,13 +89,20 @@ def run(  # noqa: PLR0913, PLR0917 (options)
     from orchestrator.load.run import Load, keep
 
     options = _options(concurrency, tokens_in, tokens_out, per, runs, warmups)
+    _paper(plot)
     whole = session.project(context)
     profile = _profile(whole, name, options)
     with _nothing_kept():
         result = Load(whole, session.engine(whole), activator(whole), profile, session.say).measure(options)
     path = keep(whole.folder / PLACE, result)
     shown = str(path.relative_to(whole.folder))
-    print(json.dumps({"file": str(path), **result.model_dump()}) if as_json else words.text(result, shown))
+    fault = _drawn(plot, (path.stem, result))
+    if as_json:
+        print(json.dumps({"file": str(path), **_plotted(plot, fault), **result.model_dump()}))
+    else:
+        print("\n".join([words.text(result, shown), *_told(plot, fault)]))
+    if fault:
+        raise fault
     if result.failed:
         raise typer.Exit(1)
 
@@ -216,12 +226,14 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A result: its file, its name, or latest.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another, which is compared with it.")],
     anyway: Annotated[bool, typer.Option("--anyway", help="Also where they measured different things.")] = False,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Compare two results of `bench NAME`: the ratio at each concurrency, and whether it is beyond the spread."""
     from orchestrator.errors import TandemError
     from orchestrator.load import compare as comparing
 
+    _paper(plot)
     place = session.project(context).folder / PLACE
     one, other = _result(place, a), _result(place, b)
     against = comparing.obstacles(one[1], other[1])
@@ -232,13 +244,51 @@ def compare(
             + "\n  --anyway compares them all the same"
         )
     names = one[0].stem, other[0].stem
+    fault = _drawn(plot, (names[0], one[1]), (names[1], other[1]))
     if as_json:
-        print(json.dumps(comparing.values(one[1], other[1], names, against)))
+        print(json.dumps({**comparing.values(one[1], other[1], names, against), **_plotted(plot, fault)}))
     else:
-        print(comparing.text(one[1], other[1], names, against))
+        print("\n".join([comparing.text(one[1], other[1], names, against), *_told(plot, fault)]))
+    if fault:
+        raise fault
 
 
-def _result(place: "Path", name: str) -> "tuple[Path, Result]":
+def _paper(path: Path | None) -> None:
+    """See that a picture that was asked for can be drawn, before anything else is done."""
+    if path is not None:
+        from orchestrator.load import plot
+
+        plot.prepare(path)
+
+
+def _drawn(path: Path | None, *named: "tuple[str, Result]") -> "TandemError | None":
+    """Draw results, each with its name, if that was asked for; why it failed, so that the figures are told first."""
+    from orchestrator.errors import TandemError
+
+    if path is None:
+        return None
+    from orchestrator.load import chart, plot
+
+    try:
+        plot.draw(chart.describe(*named), path)
+    except TandemError as error:
+        return error
+    except KeyboardInterrupt:
+        stopped = TandemError("interrupted; nothing is drawn")
+        stopped.exit_code = 130
+        return stopped
+    return None
+
+
+def _told(path: Path | None, fault: "TandemError | None") -> list[str]:
+    return [f"drawn in {path}"] if path and not fault else []
+
+
+def _plotted(path: Path | None, fault: "TandemError | None") -> dict[str, str]:
+    return {"plot": str(path.absolute())} if path and not fault else {}
+
+
+def _result(place: Path, name: str) -> "tuple[Path, Result]":
     from orchestrator.load.results import load
     from orchestrator.load.run import find
     from orchestrator.project import text_of

@@ -76,15 +76,15 @@ def other_than(a: Result, b: Result) -> list[str]:
         ("machine", machine(a.machine), machine(b.machine)),
         ("tandem", a.commit or a.tandem, b.commit or b.tandem),
     )
-    return [f"{what}: {one} and {other}" for what, one, other in pairs if one != other] + list(_flags(a, b))
+    flags = [f"flags: {one or '(none)'} and {other or '(none)'}" for one, other in own_flags(a, b)]
+    return [f"{what}: {one} and {other}" for what, one, other in pairs if one != other] + flags
 
 
-def _flags(a: Result, b: Result) -> Iterator[str]:
+def own_flags(a: Result, b: Result) -> list[tuple[str, str]]:
     """The words that one command line has and the other lacks; those that both have in the same order are left out."""
     one, other = a.server.command, b.server.command
-    for way, i, j, k, m in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        if way != "equal":
-            yield f"flags: {' '.join(one[i:j]) or '(none)'} and {' '.join(other[k:m]) or '(none)'}"
+    codes = difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
+    return [(" ".join(one[i:j]), " ".join(other[k:m])) for way, i, j, k, m in codes if way != "equal"]
 
 
 def machine(found: Machine) -> str:

@@ -72,6 +72,7 @@ PURE = {
     "fit.ways",
     "fit.weights",
     "fit.words",
+    "load.chart",
     "load.compare",
     "load.flags",
     "load.results",
@@ -183,6 +184,15 @@ def test_only_the_engine_talks_to_docker() -> None:
 def test_only_what_meets_the_machine_runs_programs() -> None:
     # storage: images and weights go through Docker's CLI as streams; bundle.sources: git and pip.
     assert users("subprocess", "multiprocessing", "pty") == {"base", "bundle.sources", "engine", "host", "storage"}
+
+
+def test_only_one_module_draws_and_only_when_it_is_asked_to() -> None:
+    assert users("matplotlib") == {"load.plot"}
+    # It is installed for nothing else, so whoever imports the module must get by without.
+    top = ast.parse(MODULES["load.plot"].read_text(encoding="utf-8")).body
+    names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in names if name.startswith("matplotlib")]
 
 
 def test_only_one_module_speaks_http() -> None:

@@ -15,7 +15,7 @@ from tests.standins import activator, docker
 from tests.unit.loads import recorded, result
 from tests.unit.test_cli_switch import IMAGES, Machine
 from tests.unit.test_main import MODELS, VERSIONS, tandem
-from tests.unit.values import in_order
+from tests.unit.values import ROOT, in_order
 
 FEW = ("--concurrency", "4", "--per", "2", "--runs", "2", "--warmups", "0", "--output", "16")
 
@@ -235,3 +235,98 @@ def test_a_file_that_is_no_result_is_named(folder: Path) -> None:
     done = tandem(folder, "bench", "compare", "x", "latest")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {broken}: is no result of bench: ")
+
+
+# --- plots ------------------------------------------------------------------------------------------------------------
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_bench_is_drawn_when_asked(machine: Machine) -> None:
+    done = machine.command("bench", "demo", *FEW, "--plot", "demo.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "drawn in demo.png"
+    assert (machine.folder / "demo.png").read_bytes().startswith(PNG)
+    done = machine.command("bench", "demo", *FEW, "--plot", "other.png", "--json")
+    given = json.loads(done.stdout)
+    assert given["plot"] == str(machine.folder / "other.png")
+    assert Path(given["plot"]).is_file()
+
+
+@pytest.mark.parametrize("name", ["there.png", "none/demo.png", "demo.jpg"])
+def test_a_plot_that_cannot_be_is_refused_before_anything_is_done(machine: Machine, name: str) -> None:
+    (machine.folder / "there.png").touch()
+    for command in (("demo", *FEW), ("compare", "a", "b")):
+        done = machine.command("bench", *command, "--plot", name)
+        assert (done.returncode, done.stdout) == (1, "")
+        [line] = done.stderr.splitlines()
+        assert line.startswith(f"error: --plot: {name}: ")
+    assert machine.docker.did == machine.activator.heard == []
+    assert not (machine.folder / "results").exists()
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_done(machine: Machine) -> None:
+    without = machine.folder / "without"
+    without.mkdir()
+    (without / "matplotlib.py").write_text("raise ModuleNotFoundError('no', name='matplotlib')\n")
+    machine.environment["PYTHONPATH"] = f"{without}:{ROOT}"
+    said = "error: --plot: needs matplotlib, which is not installed here: scripts/setup --plot\n"
+    for command in (("demo", *FEW), ("compare", "a", "b")):
+        done = machine.command("bench", *command, "--plot", "demo.png")
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    assert machine.docker.did == machine.activator.heard == []
+    # And nothing else needs it.
+    done = machine.command("bench", "demo", *FEW)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bench_with_nothing_to_draw_keeps_its_result_and_says_so(machine: Machine) -> None:
+    benchmark(machine, recorded("bench-serve-0.32.0-failed"))
+    done = machine.command("bench", "demo", *FEW, "--plot", "demo.png")
+    assert done.returncode == 1
+    [kept] = (machine.folder / "results/bench").iterdir()
+    assert done.stdout.splitlines()[-1] == f"kept in results/bench/{kept.name}"
+    assert done.stderr.splitlines()[-1] == f"error: nothing to draw: in every run of {kept.stem} a request failed"
+    assert not (machine.folder / "demo.png").exists()
+    done = machine.command("bench", "demo", *FEW, "--plot", "demo.png", "--json")
+    assert done.returncode == 1
+    assert "plot" not in json.loads(done.stdout)
+
+
+def test_an_interrupted_drawing_leaves_no_file_and_the_figures_are_told(folder: Path) -> None:
+    # A module in matplotlib's place that interrupts who draws with it, as Ctrl-C does.
+    stand_in = folder / "stand-in/matplotlib"
+    (stand_in / "backends").mkdir(parents=True)
+    (stand_in / "__init__.py").write_text("def rc_context():\n    raise KeyboardInterrupt\n")
+    (stand_in / "backends/__init__.py").touch()
+    (stand_in / "backends/backend_agg.py").touch()
+    names = ("qwen-14b-20261122T030405", "latest")
+    done = tandem(
+        folder, "bench", "compare", *names, "--plot", "both.png", PYTHONPATH=f"{folder}/stand-in:{ROOT}"
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing is drawn\n")
+    assert "output tokens a second" in done.stdout
+    assert not (folder / "both.png").exists()
+
+
+def test_two_results_are_drawn_when_asked(folder: Path) -> None:
+    names = ("qwen-14b-20261122T030405", "latest")
+    done = tandem(folder, "bench", "compare", *names, "--plot", "both.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "drawn in both.png"
+    first = (folder / "both.png").read_bytes()
+    assert first.startswith(PNG)
+    done = tandem(folder, "bench", "compare", *names, "--plot", "both.png")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: --plot: both.png: is there already; name another, or remove it\n"
+    assert (folder / "both.png").read_bytes() == first
+    done = tandem(folder, "bench", "compare", *names, "--plot", "again.png", "--json")
+    assert json.loads(done.stdout)["plot"] == str(folder / "again.png")
+    assert (folder / "again.png").read_bytes() == first
+
+
+def test_two_results_that_cannot_be_compared_are_not_drawn(folder: Path) -> None:
+    done = tandem(folder, "bench", "compare", "qwen-14b-20261121T030405", "latest", "--plot", "both.png")
+    assert done.returncode == 1
+    assert not (folder / "both.png").exists()
