@@ -380,3 +380,21 @@ def test_an_interrupted_up_takes_the_half_started_server_away_and_leaves_the_res
     assert set(last.removeprefix("running now: ").split(", ")) == {f"{service} (ready)" for service in running}
     assert serving.items() <= gpu_machine.ids("tandem").items()
     assert gpu_machine.running("tandem") == running
+
+
+@pytest.mark.usefixtures("serving")
+def test_a_server_whose_profile_has_another_name_now_leaves_its_gpus_to_it(
+    tandem: "Inside", gpu_machine: "Machine"
+) -> None:
+    models = (tandem.folder / "models.toml").read_text(encoding="utf-8")
+    tandem.write("models.toml", models.replace("[models.qwen-14b", "[models.renamed"))
+    try:
+        done = run(tandem, "up", "renamed")
+        assert "stopping qwen-14b, which models.toml does not list any more" in done.stderr
+        assert gpu_machine.running("tandem") >= {"renamed"}
+        assert server(gpu_machine, "qwen-14b")["State"]["Status"] == "exited"
+        status, answer = complete(gpu_machine, "renamed")
+        assert (status, answer["choices"][0]["text"]) == (200, "This is renamed.")
+    finally:
+        tandem.write("models.toml", models)
+        run(tandem, "render")
