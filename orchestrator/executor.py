@@ -17,6 +17,7 @@ from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.pulls import Event
+from orchestrator.render.activator import models as rendered
 from orchestrator.view import View, show
 from orchestrator.weights import Weights, follow
 
@@ -167,14 +168,34 @@ class Executor:
         self.activator.do("down", service, self._show)
 
     def _await(self) -> None:
-        """Return when the activator answers. Raises TandemError when it does not within its time."""
+        """Return when the activator answers, and goes by the models as they are.
+
+        Raises TandemError when it does not within its time; what it has under way is no part of that, as it ends first.
+        """
         self.activator.check()
+        wanted = rendered(self.project.profiles.values(), self.project.versions)["digest"]
         deadline = self._clock() + SILENT_SECONDS
-        while self.activator.status() is None:
-            self.view.phase("container", "waiting for the activator to answer")
-            if self._clock() >= deadline:
-                raise TandemError(silent(http.SilentError(f"nothing in {SILENT_SECONDS} s, {self.activator.away}")))
+        # One of an older version tells of no digest.
+        while (status := self.activator.status()) is None or status.get("digest", wanted) != wanted:
+            busy = status is not None and status.get("busy")
+            if status is None:
+                self.view.phase("container", "waiting for the activator to answer")
+            else:
+                after = ", after what it has under way" if busy else ""
+                self.view.phase("container", f"waiting for the activator to take up the models{after}")
+            if busy:
+                deadline = self._clock() + SILENT_SECONDS
+            elif self._clock() >= deadline:
+                raise TandemError(self._unready(status))
             self._pause(POLL_SECONDS)
+
+    def _unready(self, status: Mapping[str, Any] | None) -> str:
+        if status is None:
+            return silent(http.SilentError(f"nothing in {SILENT_SECONDS} s, {self.activator.away}"))
+        return (
+            f"the activator goes by other models than models.toml has, after {SILENT_SECONDS} s too\n"
+            "  'python -m orchestrator render' writes them for it; its log: python -m orchestrator logs activator"
+        )
 
     def _switch(self, target: Profile) -> None:
         """Have the activator bring the target up, and return when it is ready.

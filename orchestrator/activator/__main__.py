@@ -127,6 +127,7 @@ def _effects(settings: Settings) -> Effects:
         clock=time.monotonic,
         wall=time.time,
         pause=asyncio.sleep,
+        digest=settings.digest,
     )
 
 

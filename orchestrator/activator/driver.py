@@ -112,11 +112,13 @@ class Driver:
             self._feed(Unwished(model, "who asked for it and left"))
 
     def status(self) -> dict[str, Any]:
-        return status(
+        found = status(
             self._do, self._conductor.run, self._phase, self._scheduler.wanted, self._tickets, self._around.routed,
             self._conductor.last,
             self._around.cards,
         )  # fmt: skip
+        # What keeps it from taking other models up.
+        return {**found, "busy": self.busy}
 
     def metrics(self) -> str:
         return self._metrics.text(self._do.board.servers, len(self._tickets.waiting()), sleeping.kept(self._do))

@@ -16,7 +16,10 @@ from orchestrator.switch.world import Model, Policy
 
 @dataclass
 class Effects:
-    """clock goes only forward, wall is Unix time, in seconds; own counts what the activator has in flight itself."""
+    """clock goes only forward, wall is Unix time, in seconds; own counts what the activator has in flight itself.
+
+    digest is that of models.json, from which models are.
+    """
 
     models: Mapping[str, Model]
     policy: Policy
@@ -32,3 +35,4 @@ class Effects:
     clock: Callable[[], float]
     wall: Callable[[], float]
     pause: Callable[[float], Awaitable[None]]
+    digest: str = ""

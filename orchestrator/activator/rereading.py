@@ -7,7 +7,7 @@ from orchestrator.activator.settings import Settings
 from orchestrator.errors import ConfigError
 
 # Seconds between two looks.
-BETWEEN = 5.0
+BETWEEN = 1.0
 
 _log = logging.getLogger(__name__)
 

@@ -33,7 +33,10 @@ def status(
     last: Last | None,
     cards: Cards | None,
 ) -> dict[str, Any]:
-    """Put everything into one table. Seconds are durations; since, when a state began, is in Unix seconds."""
+    """Put everything into one table. Seconds are durations; since, when a state began, is in Unix seconds.
+
+    digest is that of the models that it goes by.
+    """
     waiting = tickets.waiting()
     return {
         "models": [
@@ -56,6 +59,7 @@ def status(
             }
             for name, server in do.board.servers.items()
         ],
+        "digest": do.digest,
         "wanted": list(wanted),
         "switch": _switch(run, phase(run.target)) if run is not None else None,
         "queue": [

@@ -124,7 +124,7 @@ class World:
             containers=Containers(self, clock=self.clock, pause=self.clock.pause),  # type: ignore[arg-type]
             servers=Vllm(self), router=RouterOf(self), routes=Routes(self.folder / "run", str), gpus=GpusOf(self),  # type: ignore[arg-type]
             memory=Memory(Store(self.folder / "state")), own=lambda _: 0,
-            clock=self.clock, wall=self.clock.wall, pause=self.clock.pause,
+            clock=self.clock, wall=self.clock.wall, pause=self.clock.pause, digest="models 1",
         )  # fmt: skip
 
     # --- Docker -------------------------------------------------------------------------------------------------------

@@ -549,6 +549,7 @@ def test_status_tells_the_switch_under_way_and_the_last_one(world: World) -> Non
     async def test() -> None:
         driver, _ = driving(world)
         await up(world, driver, "a")
+        assert not driver.status()["busy"]
         ticket = ask(driver, "b")
         await world.clock.until(lambda: world.at["b"].status == "running")
         found = driver.status()
@@ -558,6 +559,7 @@ def test_status_tells_the_switch_under_way_and_the_last_one(world: World) -> Non
         assert found["queue"][0]["model"] == "b"
         assert found["last"]["target"] == "a"
         assert found["gpus"] is None
+        assert (found["digest"], found["busy"]) == ("models 1", True)
         await world.clock.until(ticket.outcome.done)
         await world.clock.passes(1)
         last = driver.status()["last"]

@@ -16,6 +16,7 @@ from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.progress import Phase
 from orchestrator.pulls import Event
+from orchestrator.render.activator import models as rendered
 from orchestrator.states import Container
 from tests.unit.values import profile, project
 
@@ -327,6 +328,38 @@ def test_an_activator_that_never_answers_is_named_with_its_log(stage: Stage) -> 
         "  Its log: python -m orchestrator logs activator"
     )
     assert set(stage.shown[2:]) == {"container: waiting for the activator to answer"}
+    assert stage.did == ["pause"] * round(executor.SILENT_SECONDS / executor.POLL_SECONDS)
+
+
+def test_an_activator_with_older_models_is_waited_for_until_it_has_those_of_models_toml(stage: Stage) -> None:
+    whole = stage.executor.project
+    digest = rendered(whole.profiles.values(), whole.versions)["digest"]
+    stage.activator.looks = [{"digest": "old", "busy": True}, {"digest": "old", "busy": False}, {"digest": digest}]
+    stage.activator.silent = 1
+    stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["pause", "pause", "pause", "ask up qwen-14b bound", "heard"]
+    assert [said for said in stage.shown if "waiting" in said] == [
+        "container: waiting for the activator to answer",
+        "container: waiting for the activator to take up the models, after what it has under way",
+        "container: waiting for the activator to take up the models",
+    ]
+
+
+def test_what_the_activator_has_under_way_is_waited_for_longer_than_silence(stage: Stage) -> None:
+    whole = stage.executor.project
+    digest = rendered(whole.profiles.values(), whole.versions)["digest"]
+    many = round(2 * executor.SILENT_SECONDS / executor.POLL_SECONDS)
+    stage.activator.looks = [{"digest": "old", "busy": True}] * many + [{"digest": digest, "busy": False}]
+    stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["pause"] * many + ["ask up qwen-14b bound", "heard"]
+
+
+def test_an_activator_that_keeps_older_models_is_told_of_with_what_helps(stage: Stage) -> None:
+    stage.activator.looks = [{"digest": "old", "busy": False}]
+    assert stage.fails(("switch", "qwen-14b")) == (
+        "the activator goes by other models than models.toml has, after 60 s too\n"
+        "  'python -m orchestrator render' writes them for it; its log: python -m orchestrator logs activator"
+    )
     assert stage.did == ["pause"] * round(executor.SILENT_SECONDS / executor.POLL_SECONDS)
 
 
