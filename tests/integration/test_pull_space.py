@@ -58,7 +58,8 @@ def test_space_is_checked_first_and_a_disk_that_fills_all_the_same_loses_nothing
     # Another program takes what was free.
     with (weights / "other").open("wb") as other:
         other.write(bytes(25 * MEGABYTE))
-    beside.control(stall_after=None)
+    # Slowly: what was on its way when the disk was full is asked for again.
+    beside.control(stall_after=None, rate=8 * MEGABYTE)
     _, told = started.communicate(timeout=PATIENCE)
     assert started.returncode == 1
     assert "the disk with the weights is full. 'python -m orchestrator models' shows what is there." in told
