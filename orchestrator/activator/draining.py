@@ -10,6 +10,9 @@ from orchestrator.activator.servers import Load
 
 # Seconds between two looks at what is in flight.
 BETWEEN = 0.05
+# The router may go by a link for 5 ms after it was there (BELIEVED in docker/router/routes.lua), for requests that it
+# counted before.
+UNSEEN = 0.01
 # A server's own count can stay behind when a client goes away. With none in flight on our side and not a token for so
 # many seconds, nothing is.
 STALE = 30.0
@@ -39,6 +42,7 @@ async def drain(do: Effects, run: Run, model: str) -> None:
     """
     began = do.clock()
     quiet = _Quiet(began)
+    await run.pause(UNSEEN)
     while True:
         routed, load = await asyncio.gather(do.router.in_flight(), do.servers.load(model))
         now = do.clock()

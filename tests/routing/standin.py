@@ -28,6 +28,8 @@ from pydantic import BaseModel, ConfigDict
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 RUN = Path("/run/tandem")
+# Seconds; UNSEEN in orchestrator/activator/draining.py, which is not here.
+UNSEEN = 0.01
 NAME = sys.argv[1] if len(sys.argv) > 1 else ""
 SEEN: Counter[str] = Counter()
 # Set, but while streams are held.
@@ -168,7 +170,10 @@ async def control(scope: Any, receive: Any, send: Any) -> None:
     else:
         link = RUN / "open" / words[0]
         link.parent.mkdir(exist_ok=True)
-        link.unlink(missing_ok=True)
+        if link.is_symlink():
+            link.unlink()
+            # As the activator: for so long the router may still go by it.
+            await asyncio.sleep(UNSEEN)
         if verb == "open":
             link.symlink_to(words[1])
     await JSONResponse(answer)(scope, receive, send)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.activator import gpus, release
-from orchestrator.activator.draining import ON_THE_WAY, STALE
+from orchestrator.activator.draining import ON_THE_WAY, STALE, UNSEEN
 from orchestrator.activator.executor import Executor
 from orchestrator.activator.gpus import Process
 from orchestrator.activator.run import Run
 from orchestrator.switch.world import Ended, Model
-from tests.unit.activator_world import GIB, OOM, World, card, play
+from tests.unit.activator_world import GIB, OOM, RouterOf, World, card, play
 
 
 @pytest.fixture
@@ -368,6 +368,22 @@ def test_where_nobody_tells_what_is_in_flight_nobody_goes_to_sleep(world: World)
         assert (run.cut, world.did) == ({"a": 0}, ["stop a"])
 
     play(test)
+
+
+def test_what_the_router_counted_by_a_link_that_was_just_removed_is_in_flight(world: World) -> None:
+    world.ready("a")
+    began = world.clock()
+
+    class Late(RouterOf):
+        async def in_flight(self) -> dict[str, int] | None:
+            # A request that went by the link is counted within that time, and over a while later.
+            past = world.clock() - began
+            return {"a": int(past < 3)} if past > UNSEEN / 2 else {}
+
+    world.effects.router = Late(world)  # type: ignore[assignment]
+    run = world.run_of("b", "close a", "drain a", "sleep a")
+    outcome(world, run)
+    assert run.seconds["drain"] >= 3
 
 
 def test_a_drain_ends_with_its_server(world: World) -> None:

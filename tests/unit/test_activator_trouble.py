@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.activator import gpus, release
+from orchestrator.activator import draining, gpus, release
 from orchestrator.activator.docker import AwayError
 from orchestrator.activator.gpus import Process
 from orchestrator.switch.world import Forward, Model, Refuse
@@ -40,7 +40,7 @@ def test_a_wake_switch_waits_for_servers_and_a_few_hundredths_of_a_second_more(r
         await roomy.clock.until(ticket.outcome.done)
         assert isinstance(ticket.outcome.result(), Forward)
         assert driver.status()["last"]["kind"] == "wake"
-        assert roomy.clock.now - began - 2 * REST == pytest.approx((gpus.LOOKS - 1) * release.APART)
+        assert roomy.clock.now - began - 2 * REST == pytest.approx((gpus.LOOKS - 1) * release.APART + draining.UNSEEN)
 
     play(test)
     assert roomy.faults == []
