@@ -18,12 +18,15 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 RUN = Path("/run/tandem")
+# Seconds; UNSEEN in orchestrator/activator/draining.py, which is not here.
+UNSEEN = 0.01
 SEEN: list[dict[str, Any]] = []
 RELEASED = threading.Condition()
 
@@ -176,7 +179,11 @@ class Control(Handler):
         (RUN / "states.json").write_text(urllib.parse.unquote(said))
 
     def do_close(self, name: str) -> None:
-        (RUN / "open" / name).unlink(missing_ok=True)
+        link = RUN / "open" / name
+        if link.is_symlink():
+            link.unlink()
+            # As the activator: for so long the router may still go by it.
+            time.sleep(UNSEEN)
 
     def do_asleep(self, name: str) -> None:
         (RUN / "asleep" / name).touch()
