@@ -105,7 +105,7 @@ adapters() {
 # another worker's lines could come between.
 requests() {
     if /usr/bin/busybox grep -q " $LOG " /proc/mounts; then
-        echo "access_log $LOG/access.log access buffer=64k flush=1s;"
+        echo "access_log $LOG/access.log access buffer=256k flush=1s;"
     else
         echo 'access_log /dev/stdout access buffer=4k flush=1s;'
     fi
