@@ -16,8 +16,19 @@ ffi.cdef [[
   const void *X509_get0_notBefore(const void *certificate);
   const void *X509_get0_notAfter(const void *certificate);
   int ASN1_TIME_diff(int *days, int *seconds, const void *from, const void *to);
+  const void *TLS_server_method(void);
+  void *SSL_CTX_new(const void *method);
+  void SSL_CTX_free(void *context);
+  int SSL_CTX_use_certificate(void *context, void *certificate);
+  long SSL_CTX_ctrl(void *context, int what, long how, void *with);
+  int OPENSSL_sk_num(const void *list);
+  void *OPENSSL_sk_value(const void *list, int index);
+  unsigned long ERR_peek_last_error(void);
+  const char *ERR_reason_error_string(unsigned long code);
   void ERR_clear_error(void);
 ]]
+-- SSL_CTRL_CHAIN_CERT, with a count of its own of who has it.
+local CHAIN_CERT, COUNTED = 89, 1
 
 local FOLDER = os.getenv("TANDEM_TLS_FOLDER") or ""
 local CERT = FOLDER ~= "" and "/run/tls/cert.pem" or "/run/secrets/tls-cert"
@@ -73,10 +84,26 @@ local function days(time)
   return whole[0] + rest[0] / 86400
 end
 
+-- What OpenSSL has against a certificate and those of its authorities, such as a key that is too short; nil for nothing.
+-- A handshake would find it too late.
+local function refusal(chain)
+  local context = ffi.gc(C.SSL_CTX_new(C.TLS_server_method()), C.SSL_CTX_free)
+  local taken = C.SSL_CTX_use_certificate(context, C.OPENSSL_sk_value(chain, 0)) == 1
+  for i = 1, C.OPENSSL_sk_num(chain) - 1 do
+    taken = taken and C.SSL_CTX_ctrl(context, CHAIN_CERT, COUNTED, C.OPENSSL_sk_value(chain, i)) == 1
+  end
+  if taken then
+    return nil
+  end
+  local reason = C.ERR_reason_error_string(C.ERR_peek_last_error())
+  return reason ~= nil and ffi.string(reason) or "it does not say why"
+end
+
 -- Gives the days that a pair is still valid for; or nil and what is wrong with it.
 local function judge(cert, key)
   -- The certificates of its authorities come after it, and are read too.
-  local der = ssl.parse_pem_cert(cert) and ssl.cert_pem_to_der(cert)
+  local chain = ssl.parse_pem_cert(cert)
+  local der = chain and ssl.cert_pem_to_der(cert)
   local certificate = der and read(C.d2i_X509, C.X509_free, der)
   if not certificate then
     return nil, CERT .. " is no certificate (PEM), or not a whole one"
@@ -98,6 +125,10 @@ local function judge(cert, key)
   end
   if not begins or begins > 0 then
     return nil, "the certificate in " .. CERT .. " is not valid yet"
+  end
+  local against = refusal(chain)
+  if against then
+    return nil, "OpenSSL refuses the certificate in " .. CERT .. ": " .. against
   end
   return ends
 end

@@ -34,9 +34,10 @@ def openssl(*words: str) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs with their names: old, new, and one with another kind of key; and what is no pair."""
+    """Pairs with their names: old, new, one with another kind of key, one that OpenSSL refuses; and what is no pair."""
     where = tmp_path_factory.mktemp("certificates")
     kinds = {"old": ["rsa:2048"], "new": ["rsa:2048"], "curve": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]}
+    kinds["weak"] = ["rsa:1024"]
     for name, kind in kinds.items():
         openssl(
             "req", "-x509", "-newkey", *kind, "-nodes", "-days", "30", "-subj", f"/CN={name}",
@@ -52,6 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "half.pem").write_text(new[: len(new) // 2])
     # The certificate whole, and the one of its authority only begun.
     (where / "begun.pem").write_text(new + new[: len(new) // 2])
+    (where / "chained.pem").write_text(new + (where / "weak.pem").read_text())
     (where / "half.key").write_text((where / "new.key").read_text()[:400])
     for path in where.iterdir():
         path.chmod(0o644)
@@ -118,12 +120,26 @@ def renewed(routing: Routing, made: Path, tmp_path: Path) -> Iterator[Renewed]:
         yield found
 
 
+@pytest.fixture
+def watched(
+    routing: Routing, made: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Renewed]:
+    """A router that looks often: what is put there one after the other does not wait for it."""
+    text = (routing.stack.folder / "docker/router/certificate.lua").read_text(encoding="utf-8")
+    assert text.count("local OFTEN = 2\n") == 1
+    path = tmp_path_factory.mktemp("often") / "certificate.lua"
+    path.write_text(text.replace("local OFTEN = 2\n", "local OFTEN = 0.1\n"), encoding="utf-8")
+    path.chmod(0o644)
+    with in_folder(routing, made, tmp_path, f"{path}:/etc/nginx/tandem/certificate.lua:ro") as found:
+        yield found
+
+
 @contextlib.contextmanager
-def in_folder(routing: Routing, made: Path, folder: Path) -> Iterator[Renewed]:
+def in_folder(routing: Routing, made: Path, folder: Path, *mounts: str) -> Iterator[Renewed]:
     folder.chmod(0o755)
     shutil.copy(made / "old.pem", folder / "cert.pem")
     shutil.copy(made / "old.key", folder / "key.pem")
-    with routing.alone(f"{folder}:/run/tls:ro", TANDEM_TLS_FOLDER="/set") as router:
+    with routing.alone(f"{folder}:/run/tls:ro", *mounts, TANDEM_TLS_FOLDER="/set") as router:
         router.starts().open("one", routing.address)
         yield Renewed(router, folder, made)
 
@@ -184,30 +200,32 @@ def test_a_certificate_whose_key_has_not_come_yet_changes_nothing(renewed: Renew
     renewed.keeps("new")
 
 
-def test_a_pair_that_is_no_good_is_told_and_the_one_before_stays(renewed: Renewed) -> None:
-    # In an order in which no pair is good on the way to the next one either: the key comes first.
+def test_a_pair_that_is_no_good_is_told_and_the_one_before_stays(watched: Renewed) -> None:
+    # In an order in which no pair on the way to the next is good, or told of in its words: the key comes first.
     facts = {
         ("nonsense.pem", "new.key"): "cert.pem is no certificate (PEM)",
         ("empty.pem", "new.key"): "cert.pem is no certificate (PEM)",
         ("half.pem", "new.key"): "cert.pem is no certificate (PEM)",
-        ("begun.pem", "new.key"): "cert.pem is no certificate (PEM), or not a whole one",
         ("ended.pem", "new.key"): "cert.pem has expired",
+        ("begun.pem", "new.key"): "cert.pem is no certificate (PEM), or not a whole one",
         ("new.pem", "half.key"): "key.pem is no key (PEM), or not a whole one",
         ("new.pem", "locked.key"): "key.pem has a passphrase",
+        ("weak.pem", "weak.key"): "OpenSSL refuses the certificate in /run/tls/cert.pem: ee key too small",
+        ("chained.pem", "new.key"): "OpenSSL refuses the certificate in /run/tls/cert.pem: ca key too small",
     }
     for (cert, key), fact in facts.items():
-        before = renewed.router.log().count(fact)
-        renewed.put(cert, key)
+        before = watched.router.log().count(fact)
+        watched.put(cert, key)
         told = f"{fact} is told of {cert} and {key}"
-        eventually(lambda: renewed.router.log().count(fact) > before, what=told)  # noqa: B023 (called here)
-        renewed.keeps("old")
-    (renewed.folder / "key.pem").unlink()
-    renewed.says("/run/tls/key.pem: No such file or directory")
-    renewed.put(cert="new.pem")
-    renewed.keeps("old")
-    assert TAKEN not in renewed.router.log()
-    renewed.put("new.pem", "new.key")
-    renewed.becomes("new")
+        eventually(lambda: watched.router.log().count(fact) > before, what=told)  # noqa: B023 (called here)
+        watched.keeps("old")
+    (watched.folder / "key.pem").unlink()
+    watched.says("/run/tls/key.pem: No such file or directory")
+    watched.put(cert="new.pem")
+    watched.keeps("old")
+    assert TAKEN not in watched.router.log()
+    watched.put("new.pem", "new.key")
+    watched.becomes("new")
 
 
 def test_a_file_that_the_router_may_not_read_is_told(renewed: Renewed) -> None:
