@@ -17,7 +17,7 @@ from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.pulls import Event
-from orchestrator.render.activator import models as rendered
+from orchestrator.render.activator import PATH as MODELS
 from orchestrator.view import View, show
 from orchestrator.weights import Weights, follow
 
@@ -168,15 +168,13 @@ class Executor:
         self.activator.do("down", service, self._show)
 
     def _await(self) -> None:
-        """Return when the activator answers, and goes by the models as they are.
+        """Return when the activator answers, and goes by the models that are rendered.
 
         Raises TandemError when it does not within its time; what it has under way is no part of that, as it ends first.
         """
         self.activator.check()
-        wanted = rendered(self.project.profiles.values(), self.project.versions)["digest"]
         deadline = self._clock() + SILENT_SECONDS
-        # One of an older version tells of no digest.
-        while (status := self.activator.status()) is None or status.get("digest", wanted) != wanted:
+        while (status := self.activator.status()) is None or self._is_behind(status):
             busy = status is not None and status.get("busy")
             if status is None:
                 self.view.phase("container", "waiting for the activator to answer")
@@ -189,12 +187,18 @@ class Executor:
                 raise TandemError(self._unready(status))
             self._pause(POLL_SECONDS)
 
+    def _is_behind(self, status: Mapping[str, Any]) -> bool:
+        """Whether the activator is to take up other models: those on the disk, which others may render meanwhile."""
+        wanted = project.models_digest(self.project.folder)
+        # One of an older version tells of no digest.
+        return wanted is not None and status.get("digest", wanted) != wanted
+
     def _unready(self, status: Mapping[str, Any] | None) -> str:
         if status is None:
             return silent(http.SilentError(f"nothing in {SILENT_SECONDS} s, {self.activator.away}"))
         return (
-            f"the activator goes by other models than models.toml has, after {SILENT_SECONDS} s too\n"
-            "  'python -m orchestrator render' writes them for it; its log: python -m orchestrator logs activator"
+            f"the activator goes by other models than {MODELS} has, after {SILENT_SECONDS} s too\n"
+            "  'python -m orchestrator logs activator' shows why; 'docker compose restart activator' has it begin anew"
         )
 
     def _switch(self, target: Profile) -> None:

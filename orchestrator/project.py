@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from orchestrator.doctor.machine import Box
 from orchestrator.doctor.nccl import Result, Tried
 from orchestrator.errors import ConfigError, TandemError
 from orchestrator.profiles import Profile
+from orchestrator.render.activator import PATH as MODELS
 from orchestrator.settings import Settings
 from orchestrator.versions import Build, Choice, Versions
 
@@ -266,6 +268,14 @@ def _read(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise TandemError(f"{path}: cannot be read: {settings.unreadable(error)}") from None
+
+
+def models_digest(folder: Path) -> str | None:
+    """What the activator's models on the disk are known by; None where it can take up none."""
+    try:
+        return str(json.loads((folder / MODELS).read_bytes())["digest"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def write(folder: Path, files: Iterable[render.File]) -> None:

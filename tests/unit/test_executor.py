@@ -1,5 +1,6 @@
 """Operations are done in their order, and the switch is the activator's: the executor asks, shows and waits."""
 
+import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from orchestrator.http import SilentError
 from orchestrator.plan import Kind, Operation
 from orchestrator.profiles import Profile
 from orchestrator.progress import Phase
+from orchestrator.project import write
 from orchestrator.pulls import Event
-from orchestrator.render.activator import models as rendered
+from orchestrator.render.activator import PATH as RENDERED
+from orchestrator.render.activator import activator as rendered
+from orchestrator.render.file import File
 from orchestrator.states import Container
 from tests.unit.values import profile, project
 
@@ -331,9 +335,16 @@ def test_an_activator_that_never_answers_is_named_with_its_log(stage: Stage) -> 
     assert stage.did == ["pause"] * round(executor.SILENT_SECONDS / executor.POLL_SECONDS)
 
 
-def test_an_activator_with_older_models_is_waited_for_until_it_has_those_of_models_toml(stage: Stage) -> None:
+def write_models(stage: Stage, *others: Profile) -> str:
+    """Render the activator's models, with others beside the target; their digest."""
     whole = stage.executor.project
-    digest = rendered(whole.profiles.values(), whole.versions)["digest"]
+    file = rendered([stage.target, *others], whole.versions)
+    write(whole.folder, [file])
+    return str(json.loads(file.text)["digest"])
+
+
+def test_an_activator_with_older_models_is_waited_for_until_it_has_those_that_were_rendered(stage: Stage) -> None:
+    digest = write_models(stage)
     stage.activator.looks = [{"digest": "old", "busy": True}, {"digest": "old", "busy": False}, {"digest": digest}]
     stage.activator.silent = 1
     stage.run(("switch", "qwen-14b"))
@@ -345,9 +356,25 @@ def test_an_activator_with_older_models_is_waited_for_until_it_has_those_of_mode
     ]
 
 
+def test_models_that_somebody_else_rendered_meanwhile_are_waited_for_and_not_those_of_before(stage: Stage) -> None:
+    before = write_models(stage)
+    other = write_models(stage, profile(name="other"))
+    stage.activator.looks = [{"digest": before, "busy": False}, {"digest": other, "busy": False}]
+    stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["pause", "ask up qwen-14b bound", "heard"]
+
+
+@pytest.mark.parametrize("text", [None, "half a fi", "[]", "{}"])
+def test_an_activator_is_not_waited_for_where_it_has_no_models_to_take_up(stage: Stage, text: str | None) -> None:
+    if text is not None:
+        write(stage.executor.project.folder, [File(RENDERED, text)])
+    stage.activator.looks = [{"digest": "old", "busy": False}]
+    stage.run(("switch", "qwen-14b"))
+    assert stage.did == ["ask up qwen-14b bound", "heard"]
+
+
 def test_what_the_activator_has_under_way_is_waited_for_longer_than_silence(stage: Stage) -> None:
-    whole = stage.executor.project
-    digest = rendered(whole.profiles.values(), whole.versions)["digest"]
+    digest = write_models(stage)
     many = round(2 * executor.SILENT_SECONDS / executor.POLL_SECONDS)
     stage.activator.looks = [{"digest": "old", "busy": True}] * many + [{"digest": digest, "busy": False}]
     stage.run(("switch", "qwen-14b"))
@@ -355,10 +382,11 @@ def test_what_the_activator_has_under_way_is_waited_for_longer_than_silence(stag
 
 
 def test_an_activator_that_keeps_older_models_is_told_of_with_what_helps(stage: Stage) -> None:
+    write_models(stage)
     stage.activator.looks = [{"digest": "old", "busy": False}]
     assert stage.fails(("switch", "qwen-14b")) == (
-        "the activator goes by other models than models.toml has, after 60 s too\n"
-        "  'python -m orchestrator render' writes them for it; its log: python -m orchestrator logs activator"
+        "the activator goes by other models than docker/activator/models/models.json has, after 60 s too\n"
+        "  'python -m orchestrator logs activator' shows why; 'docker compose restart activator' has it begin anew"
     )
     assert stage.did == ["pause"] * round(executor.SILENT_SECONDS / executor.POLL_SECONDS)
 
