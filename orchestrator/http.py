@@ -161,21 +161,22 @@ def _router(certificate: str) -> Callable[..., Any]:
 def certificate_shown(address: str, certificate: str, *, seconds: float) -> Shown:
     """Look at the certificate that the router shows at an address, and compare it with the one in a file."""
     parts = urlsplit(address)
+    place = parts.hostname or "", parts.port or 443
     try:
         expected, context = trust.first(certificate), trust.context(certificate)
-        with (
-            socket.create_connection((parts.hostname or "", parts.port or 443), timeout=seconds) as plain,
-            context.wrap_socket(plain) as router,
-        ):
-            # Another one of an authority that is in the file too is trusted, and is another one.
-            if router.getpeercert(binary_form=True) != expected:
-                return Shown(same=False)
+    except ssl.SSLError:
+        return Shown(fault="it holds no certificate (PEM)")
+    except (OSError, ValueError) as error:
+        return Shown(fault=_fault(error, seconds))
+    try:
+        # Before it is judged: another one may be trusted too, of an authority that is in the file, or have expired.
+        if ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(place, timeout=seconds)) != expected:
+            return Shown(same=False)
+        with socket.create_connection(place, timeout=seconds) as plain, context.wrap_socket(plain) as router:
             ends = str((router.getpeercert() or {})["notAfter"])
             return Shown(same=True, ends=ssl.cert_time_to_seconds(ends))
     except ssl.SSLCertVerificationError as error:
-        if error.verify_code == _EXPIRED:
-            return Shown(expired=True)
-        return Shown(same=False)
+        return Shown(expired=True) if error.verify_code == _EXPIRED else Shown(fault=error.verify_message)
     except (OSError, ValueError) as error:
         return Shown(fault=_fault(error, seconds))
 

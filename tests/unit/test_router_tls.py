@@ -167,3 +167,22 @@ def test_one_that_has_expired_is_told_as_that(made: Path, tmp_path: Path) -> Non
     )  # fmt: skip
     with speaking(tmp_path / "old.pem", made / "one.key") as address:
         assert http.certificate_shown(address, f"{tmp_path}/old.pem", seconds=PATIENCE) == Shown(expired=True)
+
+
+def test_one_that_has_expired_and_was_renewed_since_is_another_than_its_file(made: Path, tmp_path: Path) -> None:
+    # As from a public authority: its certificate is in the file, and the one before was signed by it too.
+    for name, days in (("before", "-1"), ("renewed", "2")):
+        run(
+            "x509", "-req", "-in", f"{made}/signed.csr", "-CA", f"{made}/one.pem", "-CAkey", f"{made}/one.key",
+            "-CAcreateserial", "-days", days, "-out", f"{tmp_path}/{name}.pem",
+        )  # fmt: skip
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes((tmp_path / "renewed.pem").read_bytes() + (made / "one.pem").read_bytes())
+    with speaking(tmp_path / "before.pem", made / "signed.key") as address:
+        assert http.certificate_shown(address, str(chain), seconds=PATIENCE) == Shown(same=False)
+
+
+def test_a_file_that_holds_no_certificate_is_told_as_that(made: Path) -> None:
+    with speaking(made / "one.pem", made / "one.key") as address:
+        shown = http.certificate_shown(address, str(made / "nonsense.pem"), seconds=PATIENCE)
+    assert shown == Shown(fault="it holds no certificate (PEM)")
