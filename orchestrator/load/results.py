@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.bench import median
 from orchestrator.errors import TandemError
@@ -84,6 +84,13 @@ class Case(_Value):
         """How many runs the spread is over."""
         return sum(1 for run in self.runs if not run.faults)
 
+    @model_validator(mode="after")
+    def _has_its_spread(self) -> Self:
+        missing = [name for name in METRICS if name not in self.spread]
+        if self.good and missing:
+            raise ValueError(f"spread should have {', '.join(missing)}")
+        return self
+
 
 class Gpu(_Value):
     """A GPU of the machine; memory in bytes."""
@@ -157,7 +164,8 @@ def read(text: str, *, asked: int, output: int, seed: int, others: int = 0) -> R
 def _words(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        # What is no JSON is wrong at no place of its own.
+        return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
     return f"no {error}" if isinstance(error, LookupError) else str(error)
 
 

@@ -248,7 +248,13 @@ def keep(place: Path, result: Result) -> Path:
         path = place / f"{result.profile}-{stamp}{f'-{more}' if more > 1 else ''}.json"
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(results.dump(result))
+                try:
+                    file.write(results.dump(result))
+                    file.flush()
+                except BaseException:
+                    # A part of one would be the latest.
+                    path.unlink()
+                    raise
         except FileExistsError:
             continue
         except OSError as error:

@@ -94,9 +94,18 @@ def test_a_file_that_is_none_is_named_with_its_fault(change: dict[str, object], 
     assert str(caught.value).startswith(f"x/a.json: is no result of bench: {fact}")
 
 
-def test_a_file_of_something_else_is_refused() -> None:
-    with pytest.raises(TandemError, match=r"^a\.json: is no result of bench: .*Invalid JSON"):
-        results.load("nothing", "a.json")
+@pytest.mark.parametrize("text", ["nothing", "", results.dump(result((1, [100])))[:500]])
+def test_a_file_of_something_else_or_a_part_of_one_is_refused(text: str) -> None:
+    with pytest.raises(TandemError, match=r"^a\.json: is no result of bench: Invalid JSON"):
+        results.load(text, "a.json")
+
+
+@pytest.mark.parametrize("spread", [{}, {"output_tokens": {"median": 1, "low": 1, "high": 1}}])
+def test_a_file_without_the_spread_of_its_good_runs_is_refused(spread: dict[str, object]) -> None:
+    text = json.loads(results.dump(result((1, [100]))))
+    text["cases"][0]["spread"] = spread
+    with pytest.raises(TandemError, match=r"^a\.json: is no result of bench: cases\.0: .*spread should have "):
+        results.load(json.dumps(text), "a.json")
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,19 @@ def test_a_result_is_kept_in_a_file_of_its_own_and_found_by_its_name(tmp_path: P
     )
 
 
+@pytest.mark.parametrize("stopped", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_result_that_cannot_be_written_whole_is_not_there_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: BaseException
+) -> None:
+    def half(_: Any) -> str:
+        raise stopped
+
+    monkeypatch.setattr(running.results, "dump", half)
+    with pytest.raises((TandemError, KeyboardInterrupt)):
+        running.keep(tmp_path, result((1, [1])))
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_no_result_is_it_is_said_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(TandemError, match=r"latest: no such result; .* none yet: 'python -m orchestrator bench NAME'"):
         running.find(tmp_path, "latest")
