@@ -1,5 +1,6 @@
 """`python -m orchestrator`: turns expected errors into a line and an exit code; a bug keeps its traceback."""
 
+import errno
 import sys
 
 from orchestrator.errors import TandemError
@@ -15,6 +16,12 @@ def main() -> int:
         lines = [line if line.startswith(" ") else f"error: {line}" for line in str(error).splitlines()]
         sys.stderr.write("".join(f"{line}\n" for line in lines))
         return error.exit_code
+    except OSError as error:
+        # Of the file that the output goes to, or of any other.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.stderr.write(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}\n")
+        return 1
     return 0
 
 

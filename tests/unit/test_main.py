@@ -71,6 +71,8 @@ def raising(statement: str) -> str:
         ('raise TandemError("what is wrong")', 1, "error: what is wrong\n"),
         (r'raise TandemError("what is wrong\n  what to do")', 1, "error: what is wrong\n  what to do\n"),
         ('raise ConfigError(["a: one", "b: two"])', 2, "error: a: one\nerror: b: two\n"),
+        ('raise OSError(28, "No space left on device")', 1, "error: No space left on device\n"),
+        ('open("/dev/full", "w").write("x" * 9000)', 1, "error: No space left on device\n"),
     ],
 )
 def test_an_expected_error_is_its_lines_and_an_exit_code(tmp_path: Path, statement: str, code: int, said: str) -> None:
