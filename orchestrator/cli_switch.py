@@ -222,6 +222,13 @@ def down(
 
     whole = session.project(context)
     engine, activator = session.engine(whole), ask.activator(whole)
+    left = _left(whole, engine, name) if name is not None else None
+    if left is not None:
+        session.say(f"stopping {name}, which models.toml does not list any more")
+        for argv in commands.remove_unlisted(left):
+            engine.run(argv)
+        print(report.running(engine.containers(), activator.status()))
+        return
     profile = whole.profile(name).name if name is not None else None
     engine.check()
     session.say(f"stopping {profile or 'everything'}")
@@ -234,6 +241,19 @@ def down(
             lambda told: view.show(shown, told.phase, told.line),
         )  # fmt: skip
     print(report.running(engine.containers(), activator.status()))
+
+
+def _left(whole: "Project", engine: "Engine", name: str) -> str | None:
+    """Name the container of a server that models.toml does not list any more; None where there is none of that name."""
+    from orchestrator import report
+    from orchestrator.errors import TandemError
+
+    try:
+        whole.profile(name)
+    except TandemError:
+        listed = report.unlisted(whole, engine.containers())
+        return next((found.name for found in listed if found.service == name), None)
+    return None
 
 
 def status(

@@ -146,6 +146,11 @@ def remove(env_files: Iterable[Path], services: Iterable[str]) -> list[str]:
     return [*_compose(env_files, EVERY_PROFILE), "--progress", "plain", "rm", "-s", "-f", *services]
 
 
+def remove_unlisted(container: str) -> list[list[str]]:
+    """Stop and remove the container of a service that is in no Compose file any more."""
+    return [["docker", "stop", container], ["docker", "rm", container]]
+
+
 def hashes(env_files: Iterable[Path]) -> list[str]:
     """Print Compose's config hash of every service, a line each."""
     return [*_compose(env_files, EVERY_PROFILE), "config", "--hash", "*"]

@@ -74,9 +74,15 @@ def status_json(project: Project, containers: Mapping[str, Container], status: S
         "address": f"{project.settings.address}/v1",
         "router": router.state if router else "stopped",
         "activator": status is not None,
+        "unlisted": [found.service for found in unlisted(project, containers) if found.alive],
         "profiles": rows,
         **{key: None if status is None else status.get(key) for key in _PASSED},
     }
+
+
+def unlisted(project: Project, containers: Mapping[str, Container]) -> list[Container]:
+    """Name the servers whose profiles are in models.toml no more, as they were renamed or removed."""
+    return [found for found in containers.values() if found.serves and found.service not in project.profiles]
 
 
 def _row(
@@ -119,6 +125,9 @@ def status(project: Project, containers: Mapping[str, Container], told: Status =
         if row["sleep"] not in (None, "auto", "off"):
             again = f"'python -m orchestrator sleep-test {row['profile']}' tries it again"
             lines += wrapped(f"{row['profile']} does not sleep any more: {row['sleep']}; {again}")
+    for name in found["unlisted"]:
+        ends = f"'python -m orchestrator down {name}' ends it"
+        lines += wrapped(f"{name} runs, and models.toml does not list it any more: {ends}")
     lines += [line for text in _under_way(found) for line in wrapped(text)]
     lines.append(f"address {found['address']} (router {found['router']})")
     if told is None:

@@ -165,6 +165,25 @@ def test_down_of_a_model_drains_it_removes_its_container_and_says_what_runs(mach
     assert done.stdout == "running now: router (ready), activator (ready), engine-proxy (ready), demo (ready)\n"
 
 
+@pytest.mark.parametrize("status", ["running", "created"])
+def test_down_of_a_server_that_models_toml_does_not_list_any_more_removes_it(machine: Machine, status: str) -> None:
+    machine.docker.has("renamed", status, image=IMAGES[2])
+    machine.docker.containers["renamed"]["Config"]["Cmd"] = ["vllm", "serve", "/local/renamed"]
+    done = machine.command("down", "renamed")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "stopping renamed, which models.toml does not list any more\n"
+    # Neither the activator nor Compose knows of it.
+    assert not [line for line in machine.activator.heard if line.startswith("POST")]
+    assert machine.docker.did == ["stop tandem-renamed", "rm tandem-renamed"]
+
+
+@pytest.mark.parametrize("name", ["router", "nothing"])
+def test_down_of_what_is_no_server_is_an_error_line(machine: Machine, name: str) -> None:
+    done = machine.command("down", name)
+    assert (done.returncode, done.stderr) == (1, f"error: {name}: no such profile; models.toml has: demo\n")
+    assert machine.docker.did == []
+
+
 def test_down_of_everything_asks_nobody(machine: Machine) -> None:
     done = machine.command("down")
     assert done.returncode == 0, done.stderr

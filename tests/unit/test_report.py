@@ -147,6 +147,7 @@ def test_the_state_for_scripts_is_json_with_every_profile() -> None:
         "address": "http://localhost:9000/v1",
         "router": "starting",
         "activator": False,
+        "unlisted": [],
         "wanted": None,
         "switch": None,
         "queue": None,
@@ -181,6 +182,22 @@ def test_the_state_for_scripts_is_json_with_every_profile() -> None:
             ),
         ],
     }
+
+
+def test_a_server_that_runs_and_is_in_models_toml_no_more_is_told_with_what_ends_it() -> None:
+    whole = project(profile())
+    containers = seen(
+        container("router"),
+        container("qwen-14b", serves="/models/qwen"),
+        container("pull-old", "running", ""),
+        container("renamed", serves="/local/renamed"),
+        container("gone", "created", "", serves="/local/gone"),
+    )
+    assert report.status_json(whole, containers)["unlisted"] == ["renamed"]
+    assert report.status(whole, containers).splitlines()[3:5] == [
+        "renamed runs, and models.toml does not list it any more: 'python -m orchestrator",
+        "  down renamed' ends it",
+    ]
 
 
 @pytest.mark.parametrize(
