@@ -37,6 +37,10 @@ class Board:
         _log.info("%s is %s%s", model, state, f": {reason}" if reason else "")
         self.changed()
 
+    def stood(self, model: str, since: float) -> None:
+        """Note since when a server is in its state, which it got into before there was this activator."""
+        self._servers[model] = replace(self._servers[model], since=since)
+
     def opened(self, model: str, is_open: bool) -> None:
         """Note whether a model's route is open."""
         self._servers[model] = replace(self._servers[model], open=is_open)

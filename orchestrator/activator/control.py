@@ -1,9 +1,11 @@
 """What the machine's owner asks the activator: status, metrics, and to bring models up or down."""
 
+import asyncio
 import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 # A fault is a line or two.
 FAULT = 500
+# Who asks for the status waits so long for the first look at the servers, and 5 s for the answer.
+LOOK_SECONDS = 3.0
 
 
 def said(phase: Phase) -> dict[str, Any]:
@@ -120,6 +124,9 @@ class Control:
         return app
 
     async def _status(self, _: Request) -> Response:
+        # Before the first look, as after a change of the models, every model would count as stopped.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._driver.looked(), LOOK_SECONDS)
         return JSONResponse(self._driver.status())
 
     async def _metrics(self, _: Request) -> Response:

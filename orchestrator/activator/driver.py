@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from orchestrator.activator import sleeping
 from orchestrator.activator.around import Around
 from orchestrator.activator.conducting import Conductor
-from orchestrator.activator.docker import DockerError
+from orchestrator.activator.docker import DockerError, Seen
 from orchestrator.activator.effects import Effects
 from orchestrator.activator.metrics import Metrics
 from orchestrator.activator.ports import Phase, Slept
@@ -47,6 +47,9 @@ class Driver:
         self._events: asyncio.Queue[tuple[Event, asyncio.Event | None]] = asyncio.Queue()
         # What came before the first look at the containers.
         self._early: list[tuple[Event, asyncio.Event | None]] | None = []
+        self._looked = asyncio.Event()
+        # Of the models that are up, how they are and since when, as far as it is kept.
+        self._stand: dict[str, tuple[str, float]] = {}
         # How many want a model up, of whom each may take that back.
         self._wishers: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +114,9 @@ class Driver:
         if self._wishers[model] <= 0 and not self._do.board[model].open:
             self._feed(Unwished(model, "who asked for it and left"))
 
+    async def looked(self) -> None:
+        await self._looked.wait()
+
     def status(self) -> dict[str, Any]:
         found = status(
             self._do, self._conductor.run, self._phase, self._scheduler.wanted, self._tickets, self._around.routed,
@@ -146,11 +152,29 @@ class Driver:
             self._settle(event.model)
         if self._early is None:
             self._do.memory.want(list(self._scheduler.wanted))
+            self._keep_since()
         if isinstance(event, Ended) and self._conductor.run is None:
             # Not before what it brought is kept as wanted: killed in between, the next activator goes on with it.
             self._do.memory.begin(None)
         self._set_timer()
         self._news.tell()
+
+    def _keep_since(self) -> None:
+        """Keep since when what is up is as it is: the next activator goes on counting."""
+        servers = self._do.board.servers
+        stand: dict[str, tuple[str, float]] = {
+            name: (each.state, each.since) for name, each in servers.items() if each.state in ("ready", "asleep")
+        }
+        if stand == self._stand:
+            return
+        self._stand = stand
+        now = self._do.wall() - self._do.clock()
+        self._do.memory.stand(
+            {
+                name: (self._do.memory.run_of(name), state, round(now + since, 3))
+                for name, (state, since) in stand.items()
+            }
+        )
 
     def _changed(self) -> None:
         self._do.routes.tell({model: server.state for model, server in self._do.board.servers.items()})
@@ -206,6 +230,7 @@ class Driver:
         for model in self._do.models:
             await self._looking.look(model)
         if first:
+            self._go_on_counting(seen)
             wishes = after_start(self._do.models, self._do.memory, seen, start=self._start)
         else:
             wishes = by_hand(self._do.memory, seen, self._conductor.busy())
@@ -214,12 +239,23 @@ class Driver:
         if first:
             await self._take_in_what_came_before()
 
+    def _go_on_counting(self, seen: Mapping[str, Seen | None]) -> None:
+        """Take up since when servers are as they are from the activator before."""
+        for model, server in self._do.board.servers.items():
+            found = seen[model]
+            at = self._do.memory.stood(model, found.container.started_at, server.state) if found is not None else None
+            if at is not None:
+                self._do.board.stood(model, self._do.clock() - (self._do.wall() - at))
+
     async def _take_in_what_came_before(self) -> None:
         # What was wanted is kept as it is until all of it was taken in: we may be killed again at any moment.
         taken_in = asyncio.Event()
         self._events.put_nowait((world.Tick(), taken_in))
         await taken_in.wait()
         early, self._early = self._early or [], None
+        # Perhaps nothing happens for long.
+        self._keep_since()
+        self._looked.set()
         for item in early:
             self._events.put_nowait(item)
 

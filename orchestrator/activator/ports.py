@@ -91,6 +91,10 @@ class Driver(Protocol):
         """Forget the wish for a model that is not ready yet, and give its start up."""
         ...
 
+    async def looked(self) -> None:
+        """Return once it is known how the models are: not before Docker has said what runs."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Tell everything that is known, as GET /-/status answers it; "models" has an entry with "name" for each."""
         ...

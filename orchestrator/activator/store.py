@@ -99,6 +99,17 @@ class Memory:
         if runs.get(model) != started_at:
             self._store.write("runs", runs | {model: started_at})
 
+    def stood(self, model: str, started_at: str, state: str) -> float | None:
+        """Give since when a model is in a state, in Unix seconds; None where it was not in it in this run."""
+        found = self._table("since").get(model)
+        if not isinstance(found, list) or len(found) != 3 or found[:2] != [started_at, state]:
+            return None
+        return float(found[2]) if isinstance(found[2], int | float) else None
+
+    def stand(self, models: Mapping[str, tuple[str, str, float]]) -> None:
+        """Keep in which run, in which state and since when the models are that are up."""
+        self._store.write("since", models)
+
     def new_start(self, start: str) -> bool:
         """Whether this is another start of the machine, or of the stack, than at the last call."""
         before = self._store.read("start")

@@ -68,6 +68,8 @@ class FakeDriver:
         self.bug: Exception | None = None
         self.phases: list[Phase | Exception] = []
         self.more = threading.Event()
+        # Whether it knows how the models are.
+        self.knows = True
 
     def ask(self, model: str, size: int, *, stream: bool, unreachable: bool) -> FakeTicket:
         if self.bug is not None:
@@ -119,6 +121,10 @@ class FakeDriver:
 
     def take_back(self, model: str) -> None:
         self.calls.append(("take_back", model))
+
+    async def looked(self) -> None:
+        while not self.knows:
+            await asyncio.sleep(0.001)
 
     def status(self) -> dict[str, Any]:
         if self.bug is not None:

@@ -3,11 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+from orchestrator.activator import control
 from orchestrator.activator.control import Phases
 from orchestrator.activator.holding import Signs
 from orchestrator.activator.ports import Phase, Slept
@@ -33,6 +35,21 @@ def lines(got: httpx.Response) -> list[Any]:
 
 
 def test_status_is_what_the_driver_says(here: Stage) -> None:
+    assert call(here, "/-/status", "GET").json() == here.driver.status()
+
+
+def test_status_waits_until_the_driver_knows_how_the_models_are_and_not_for_ever(
+    here: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.driver.knows = False
+    with ThreadPoolExecutor() as pool:
+        got = pool.submit(call, here, "/-/status", "GET")
+        with pytest.raises(TimeoutError):
+            got.result(timeout=0.1)
+        here.driver.knows = True
+        assert got.result(timeout=PATIENCE).json() == here.driver.status()
+    here.driver.knows = False
+    monkeypatch.setattr(control, "LOOK_SECONDS", 0.01)
     assert call(here, "/-/status", "GET").json() == here.driver.status()
 
 

@@ -450,6 +450,81 @@ def test_an_activator_killed_in_the_middle_of_a_step_goes_on(world: World, phase
     play(test)
 
 
+def standing(driver: Driver, model: str) -> tuple[str, float]:
+    entry = next(entry for entry in driver.status()["models"] if entry["name"] == model)
+    return entry["state"], entry["since"]
+
+
+def test_an_activator_has_looked_once_it_knows_how_every_model_is(world: World) -> None:
+    async def test() -> None:
+        driver, task = driving(world)
+        await up(world, driver, "a")
+        await killed(world, task)
+        world.away = True
+        driver, _ = driving(world)
+        looked = asyncio.ensure_future(driver.looked())
+        await world.clock.passes(20)
+        assert not looked.done()
+        world.away = False
+        await world.clock.until(looked.done)
+        assert standing(driver, "a")[0] == "ready"
+
+    play(test)
+
+
+@pytest.mark.parametrize("state", ["ready", "asleep"])
+def test_a_restart_changes_nothing_of_since_when_a_model_is_as_it_is(world: World, state: str) -> None:
+    async def test() -> None:
+        driver, task = driving(world)
+        await up(world, driver, "a")
+        if state == "asleep":
+            await world.clock.result(told(driver.sleep("a", "sleep")))
+        before = standing(driver, "a")
+        assert before[0] == state
+        for _ in range(2):
+            await world.clock.passes(30)
+            await killed(world, task)
+            driver, task = driving(world)
+            await world.clock.result(driver.looked())
+            assert standing(driver, "a") == before
+
+    play(test)
+
+
+def test_what_the_first_look_finds_counts_from_then_also_when_nothing_happens_after_it(world: World) -> None:
+    world.at["a"].status, world.at["a"].started = "running", world.clock.wall()
+
+    async def test() -> None:
+        await world.clock.passes(30)
+        driver, task = driving(world)
+        await world.clock.result(driver.looked())
+        before = standing(driver, "a")
+        assert before[0] == "ready"
+        await killed(world, task)
+        await world.clock.passes(30)
+        driver, _ = driving(world)
+        await world.clock.result(driver.looked())
+        assert standing(driver, "a") == before
+
+    play(test)
+
+
+def test_a_server_that_was_started_again_meanwhile_counts_from_then(world: World) -> None:
+    async def test() -> None:
+        driver, task = driving(world)
+        await up(world, driver, "a")
+        before = standing(driver, "a")
+        await killed(world, task)
+        world.dies("a", 0)
+        await world.clock.passes(30)
+        await world.start("a")
+        driver, _ = driving(world)
+        await world.clock.until(lambda: standing(driver, "a")[0] == "ready")
+        assert standing(driver, "a")[1] >= before[1] + 30
+
+    play(test)
+
+
 def test_a_restart_disturbs_no_model_that_serves(world: World) -> None:
     async def test() -> None:
         driver, task = driving(world)

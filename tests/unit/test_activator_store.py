@@ -21,12 +21,25 @@ def test_what_is_kept_is_found_by_the_next_activator(tmp_path: Path, memory: Mem
     memory.begin("b")
     memory.saw_run("a", "2026-11-25T00:00:00Z")
     memory.measured("a", "image-1", Footprint(3, 4))
+    memory.stand({"a": ("2026-11-25T00:00:00Z", "ready", 1.5)})
     memory.keep_history({"a": {}})
     again = Memory(Store(tmp_path))
     assert (again.wanted(), again.under_way(), again.run_of("a")) == (["a", "c"], "b", "2026-11-25T00:00:00Z")
     assert (again.footprint("a", "image-1"), again.history()) == (Footprint(3, 4), {"a": {}})
+    assert again.stood("a", "2026-11-25T00:00:00Z", "ready") == 1.5
+    # In another run, in another state, or another model.
+    assert [again.stood("a", "2026-11-26T00:00:00Z", "ready"), again.stood("a", "2026-11-25T00:00:00Z", "asleep")] == [
+        None
+    ] * 2
+    assert again.stood("b", "2026-11-25T00:00:00Z", "ready") is None
     again.begin(None)
     assert memory.under_way() is None
+
+
+@pytest.mark.parametrize("kept", [[], {"a": 3}, {"a": ["run", "ready"]}, {"a": ["run", "ready", "soon"]}])
+def test_a_moment_that_makes_no_sense_is_none(tmp_path: Path, memory: Memory, kept: Any) -> None:
+    Store(tmp_path).write("since", kept)
+    assert memory.stood("a", "run", "ready") is None
 
 
 @pytest.mark.parametrize("text", ["{", "", "\x00\x00", "[" * 100_000, '"words"'])
