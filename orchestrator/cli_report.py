@@ -34,7 +34,8 @@ def report(context: typer.Context, output: Output = None, seconds: Seconds = 13)
     from orchestrator.telling import gathering, opening, words
     from orchestrator.telling.redaction import Redaction
 
-    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
+    # A file is replaced; a device or a pipe would be too.
+    if output is not None and (not output.absolute().parent.is_dir() or (output.exists() and not output.is_file())):
         raise TandemError(f"--output: {output}: should be a file in a folder that is there")
     files = [path.absolute() for path in context.obj.env_files]
     progress = Progress(session.say)
@@ -48,7 +49,7 @@ def report(context: typer.Context, output: Output = None, seconds: Seconds = 13)
         sections = [(title, gathering.told(make, redact)) for title, make in found]
         text = words.document(when, sections, [redact(path) for path in unread])
         if output is not None:
-            opening.keep(output, text)
+            opening.keep(output.resolve(), text)
     except KeyboardInterrupt:
         session.say("interrupted; nothing is written")
         raise typer.Exit(130) from None

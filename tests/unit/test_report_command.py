@@ -249,11 +249,21 @@ def test_broken_results_are_said_to_be_broken(machine: Machine) -> None:
 
 
 def test_an_output_that_cannot_be_is_refused_before_anything_is_looked_at(machine: Machine, tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none" / "report.md"):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "none" / "report.md", tmp_path / "fifo"):
         done = machine.report("--output", str(path))
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f"error: --output: {path}: should be a file in a folder that is there\n"
     assert machine.activator.heard == []
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_an_output_that_is_a_link_stays_one(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "report.md")
+    done = machine.report("--output", str(tmp_path / "link"))
+    assert (done.returncode, done.stdout) == (0, f"written to {tmp_path / 'link'}\n"), done.stderr
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# Tandem")
 
 
 def test_an_interrupt_writes_nothing(machine: Machine, tmp_path: Path) -> None:
