@@ -63,8 +63,9 @@ def check(context: typer.Context, as_json: Json = False) -> None:
 
     try:
         whole = session.project(context)
-        if whole.exposed:
-            raise ConfigError([whole.exposed])
+        against = [fault for fault in (whole.exposed, whole.uncertified) if fault]
+        if against:
+            raise ConfigError(against)
     except ConfigError as error:
         if not as_json:
             raise

@@ -155,8 +155,9 @@ def up(
     engine, activator = session.engine(whole), ask.activator(whole)
     try:
         target = session.target(whole, name)
-        if whole.exposed:
-            raise ConfigError([whole.exposed])
+        against = [fault for fault in (whole.exposed, whole.uncertified) if fault]
+        if against:
+            raise ConfigError(against)
         activator.check()
         # Before Docker is asked: WSL 1 has none.
         cli_checks.stop(whole, engine)

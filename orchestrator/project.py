@@ -88,6 +88,14 @@ class Project:
         return reach.exposed(self.settings.get("TANDEM_BIND"), keys=bool(self.client_keys), said_twice=said_twice)
 
     @property
+    def uncertified(self) -> str:
+        """Say why the router would not start with what its folder of certificates holds now; "" when it would.
+
+        Whoever renews puts two files there, one after the other: a router that runs goes on with the pair before.
+        """
+        return next(iter(_certificate_faults(self.settings)), "") if self.settings.get("TANDEM_TLS_FOLDER") else ""
+
+    @property
     def client_key(self) -> str:
         """Give a key for requests of our own commands: one without limits, if there is any; "" where there is none."""
         free = [key for key in self.client_keys if not key.rate and not key.concurrent]
@@ -150,7 +158,8 @@ def load(folder: Path, env_files: Iterable[Path], shell: Mapping[str, str]) -> P
     ]
     faults += _missing(in_force)
     faults += _key_faults(in_force)
-    faults += _certificate_faults(in_force)
+    if not in_force.get("TANDEM_TLS_FOLDER"):
+        faults += _certificate_faults(in_force)
     held: list[keys.Key] = []
     try:
         path = _keys_file(folder, in_force)

@@ -204,6 +204,8 @@ class Certificate:
     days: float | None = None
     expired: bool = False
     fault: str = ""
+    # Why the router would not start with what is in the folder now.
+    unfit: str = ""
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,9 @@ def certificate(box: Box) -> Finding:
     check, found = "certificate", box.certificate
     if not found.path:
         return Finding(check, "ok", "does not apply: the router speaks plain HTTP (TANDEM_TLS_FOLDER)")
+    if found.unfit:
+        why = "the router keeps the one before, which ends, and does not start with this"
+        return Finding(check, "bad", found.unfit, why, "python -m orchestrator logs router   # says what it has taken")
     if found.same is False:
         said = f"the router does not show the one in {found.path}"
         why = "it keeps the one before, which ends; our own commands trust the one in the file alone"

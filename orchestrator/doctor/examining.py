@@ -100,7 +100,7 @@ def _certificate(whole: Project, means: Means, *, ours: bool) -> Certificate:
         return Certificate()
     shown = means.shown() if ours else Shown(fault="the router is not up")
     days = None if shown.ends is None else (shown.ends - means.now()) / 86400
-    return Certificate(path, folder, shown.same, days, shown.expired, shown.fault)
+    return Certificate(path, folder, shown.same, days, shown.expired, shown.fault, whole.uncertified)
 
 
 def _loops(engine: Engine, docker: Docker, now: float) -> tuple[Loop, ...]:

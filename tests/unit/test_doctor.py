@@ -715,6 +715,15 @@ def test_a_renewed_certificate_that_the_router_does_not_show_is_bad(tls: Simulat
     assert tls.findings()["certificate"].fix.startswith("docker compose restart router\n")
 
 
+def test_a_pair_that_no_router_would_start_with_is_bad_whatever_it_shows(tls: Simulated, tmp_path: Path) -> None:
+    tls.settings["TANDEM_TLS_FOLDER"] = str(tmp_path)
+    tls.shown = Shown(same=True, ends=NOW + 80 * 86400)
+    found = tls.findings()["certificate"]
+    said = f"TANDEM_TLS_FOLDER: should hold cert.pem and key.pem, and {tmp_path}/cert.pem is not there"
+    assert (found.status, found.found) == ("bad", said)
+    assert found.fix.startswith("python -m orchestrator logs router")
+
+
 def test_a_router_that_is_not_up_shows_no_certificate(tls: Simulated) -> None:
     tls.engine.has = []
     found = tls.findings()["certificate"]

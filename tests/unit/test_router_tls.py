@@ -17,7 +17,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.trust import Shown
 from tests.checkout import PATIENCE
 from tests.standins.mirrors import dead
-from tests.unit.test_cli_keys import folder
+from tests.unit.test_cli_keys import folder, tandem
 
 __all__ = ["folder"]
 
@@ -128,20 +128,31 @@ def test_a_file_that_is_not_there_is_told_by_its_setting(made: Path, folder: Pat
 
 def test_a_folder_holds_both_under_their_names(made: Path, folder: Path, tmp_path: Path) -> None:
     values = {"TANDEM_TLS_FOLDER": str(tmp_path)}
+    # Who renews them is not done yet, say: only what starts a router minds.
     for missing in ("cert.pem", "key.pem"):
-        with pytest.raises(ConfigError) as caught:
-            project.load(folder, [], values)
-        assert caught.value.problems == [
+        assert project.load(folder, [], values).uncertified == (
             f"TANDEM_TLS_FOLDER: should hold cert.pem and key.pem, and {tmp_path}/{missing} is not there"
-        ]
+        )
         (tmp_path / missing).write_bytes((made / ("one.pem" if missing == "cert.pem" else "one.key")).read_bytes())
-    assert project.load(folder, [], values).settings.certificate == f"{tmp_path}/cert.pem"
+    found = project.load(folder, [], values)
+    assert (found.settings.certificate, found.uncertified) == (f"{tmp_path}/cert.pem", "")
     (tmp_path / "key.pem").write_bytes((made / "two.key").read_bytes())
-    with pytest.raises(ConfigError) as caught:
-        project.load(folder, [], values)
-    assert caught.value.problems == [
+    assert project.load(folder, [], values).uncertified == (
         f"TANDEM_TLS_FOLDER: the key in {tmp_path}/key.pem is not that of the certificate in {tmp_path}/cert.pem"
-    ]
+    )
+
+
+def test_a_renewal_that_is_not_done_is_told_by_check_and_keeps_no_other_command_from_its_work(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tls").mkdir()
+    values = {"TANDEM_TLS_FOLDER": str(tmp_path / "tls")}
+    said = f"TANDEM_TLS_FOLDER: should hold cert.pem and key.pem, and {tmp_path}/tls/cert.pem is not there"
+    done = tandem(folder, "check", "--json", **values)
+    assert (done.returncode, json.loads(done.stdout)["problems"]) == (2, [said])
+    done = tandem(folder, "up", "demo", **values)
+    assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+    assert tandem(folder, "render", **values).returncode == 0
 
 
 def test_what_the_router_shows_is_compared_with_its_file(made: Path, tmp_path: Path) -> None:
