@@ -1,12 +1,13 @@
 """The short form of tests/routing: the corpora, some drawn bodies and request lines, streams, reloads under load."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from tests.checkout import Checkout
-from tests.routing import bed, corpus, forms, lines, queries
+from tests.routing import bed, corpus, forms, lines, queries, wire
 from tests.routing.crowd import crowd
 from tests.routing.fuzz import fuzz
 from tests.routing.idle import idle
@@ -36,6 +37,18 @@ def test_streams_that_say_little_are_whole_and_in_nobodys_way(made: bed.Bed) -> 
     # How long an answer beside them takes is for the long form, on a machine that does nothing else.
     held = asyncio.run(idle(made, streams=200, seconds=5, every=1))
     assert held.whole, held
+
+
+def test_no_worker_has_all_the_connections(made: bed.Bed) -> None:
+    before = made.sockets()
+    with contextlib.ExitStack() as stack:
+        for _ in range(40 * len(before)):
+            connection = stack.enter_context(contextlib.closing(wire.Connection(made.port)))
+            connection.send(wire.request("GET", "/health", (), b""))
+            assert connection.answer().status == 200
+        now = made.sockets()
+        assert now.keys() == before.keys()
+        assert min(now[pid] - before[pid] for pid in now) >= 5, (before, now)
 
 
 def test_a_reload_each_second_drops_no_stream_of_a_crowd(made: bed.Bed) -> None:

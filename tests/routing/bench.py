@@ -137,6 +137,8 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[Results, dict[st
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             bench_measure.one_round(results, number, cells, found, paths)
+            barred = [cell for cell in cells if cell.body.partition(",")[0] in bench_bars.BARS]
+            bench_measure.more_pairs(results, barred, *two, paths)
             bench_measure.one_turn(results, paths, three)
             bench_measure.one_wait(results, number, kinds, two, paths["1 KB"], os.cpu_count() or 1)
     return results, notes, rounds

@@ -5,7 +5,7 @@ from statistics import median
 
 from tests.routing import bench_tables, bench_turns
 from tests.routing.bench_measure import Results
-from tests.routing.bench_tables import middle, more, pairs, share, spread
+from tests.routing.bench_tables import middle, more, pairs, spread
 from tests.routing.bench_wrk import Sample
 
 # Of a body's size: milliseconds that Tandem may add to plain nginx at the median of one connection, and the percentage
@@ -43,10 +43,10 @@ def _added(results: Results) -> list[Bar]:
 
 def _kept(results: Results) -> list[Bar]:
     found = []
-    for cell, seen in results.cells.items():
+    for cell in results.cells:
         size = cell.body.partition(",")[0]
         if size in BARS:
-            values = pairs(seen, "plain", lambda sample: sample.rate, share)
+            values = bench_tables.kept(results, cell)
             limit = BARS[size][1]
             asked = f"{cell}: at least {limit} % of plain nginx's requests a second"
             found.append(Bar(asked, spread(values, "{:.1f}".format), bool(values) and median(values) >= limit))

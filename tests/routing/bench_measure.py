@@ -1,6 +1,7 @@
 """The order of the router's benchmark: in rounds, so that whoever is compared was measured within seconds."""
 
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,9 @@ HOPELESS = 10
 # what its clients have given up.
 IDLE = 5
 REST = 30
+# How often plain nginx and Tandem are measured side by side, beside once a round: what is asked of their ratio is less
+# than one second differs from the next.
+PAIRS = 3
 # What waits behind large bodies: a request every so many milliseconds on each connection.
 PAUSE = 5
 
@@ -49,6 +53,8 @@ class Results:
     """What was seen: of each cell and contender one sample a round."""
 
     cells: dict[Cell, dict[str, list[Sample]]] = field(default_factory=dict)
+    # Of each cell, plain nginx and Tandem once more, one right after the other.
+    pairs: dict[Cell, list[tuple[Sample, Sample]]] = field(default_factory=dict)
     # Of each body, a round each: what bare, plain and Tandem took for requests that they got in turn.
     turns: dict[str, list[dict[str, list[float]]]] = field(default_factory=dict)
     # Of each kind of large bodies: how requests of 1 KB fared meanwhile.
@@ -65,6 +71,13 @@ class Results:
         found = self.cells.get(cell, {})
         theirs, ours = found.get(name, []), found.get("tandem", [])
         return bool(theirs and ours) and theirs[0].rate * HOPELESS < ours[0].rate
+
+
+def shuffled(contenders: Iterable[Contender], cell: Cell, number: int) -> list[Contender]:
+    """Give another order for each cell and round, the same in each run: who comes after whom is to be nobody's lot."""
+    listed = list(contenders)
+    random.Random(f"{cell}, {number}").shuffle(listed)
+    return listed
 
 
 def rotated(contenders: Iterable[Contender], by: int) -> Iterator[Contender]:
@@ -85,9 +98,19 @@ def one_round(
 ) -> None:
     """Measure every cell once with each contender that is asked for it."""
     for cell in cells:
-        for contender in rotated((one for one in contenders if one.asked(cell)), number):
+        for contender in shuffled((one for one in contenders if one.asked(cell)), cell, number):
             if not results.hopeless(cell, contender.name):
                 results.add(cell, contender.name, one(cell, contender, bodies[cell.body]))
+
+
+def more_pairs(
+    results: Results, cells: Iterable[Cell], plain: Contender, tandem: Contender, bodies: dict[str, Path]
+) -> None:
+    """Measure these cells with plain nginx and Tandem again, PAIRS times; another one begins each time."""
+    for cell in cells:
+        for number in range(PAIRS):
+            seen = {each: one(cell, each, bodies[cell.body]) for each in rotated((plain, tandem), number)}
+            results.pairs.setdefault(cell, []).append((seen[plain], seen[tandem]))
 
 
 def one(cell: Cell, contender: Contender, body: Path) -> Sample:

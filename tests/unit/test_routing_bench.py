@@ -20,7 +20,7 @@ from tests.routing import (
     bench_wrk,
 )
 from tests.routing.bench_bodies import SIZES, Place, chat
-from tests.routing.bench_measure import Cell, Contender, Results, rotated, seconds
+from tests.routing.bench_measure import Cell, Contender, Results, rotated, seconds, shuffled
 from tests.routing.bench_wrk import CannotMeasureError, Sample
 from tests.unit.values import ROOT
 
@@ -103,6 +103,15 @@ def test_each_round_begins_with_another_contender() -> None:
     assert ["".join(one.name for one in rotated(found, number)) for number in range(4)] == ["abc", "bca", "cab", "abc"]
 
 
+def test_no_contender_always_comes_after_the_same_one() -> None:
+    found, cells = [Contender(name, 0, 0) for name in "abcde"], [Cell("1 KB", many) for many in (1, 16, 64)]
+    orders = ["".join(one.name for one in shuffled(found, cell, number)) for cell in cells for number in range(5)]
+    assert all(sorted(order) == list("abcde") for order in orders)
+    assert {order[order.index("d") - 1] for order in orders if order[0] != "d"} == set("abce")
+    assert {order[0] for order in orders} == set("abcde")
+    assert orders[1] == "".join(one.name for one in shuffled(found, cells[0], 1))
+
+
 def test_slow_ones_and_large_bodies_get_more_time() -> None:
     slow, fast = Contender("litellm", 0, 0, (2, 3)), Contender("plain", 0, 0)
     assert [seconds(Cell("1 KB", 64), one) for one in (slow, fast)] == [2, 1]
@@ -173,6 +182,17 @@ def test_bars_compare_what_was_measured_side_by_side_and_not_what_a_busy_machine
 )
 def test_each_bar_can_be_missed(found: Results, which: int) -> None:
     assert met(found) == [number != which for number in range(3)]
+
+
+def test_all_that_was_measured_side_by_side_counts_for_what_is_kept() -> None:
+    found = results(kept=0.89)
+    cell = Cell("1 KB", 1)
+    found.pairs[cell] = [(sample(0.1, 10000), sample(0.1, rate)) for rate in (8500, 8600, 8700)]
+    assert bench_tables.kept(found, cell) == pytest.approx([89, 89, 85, 86, 87])
+    (bar,) = [bar for bar in bench_bars.bars(found) if "requests a second" in bar.asked]
+    assert (bar.met, bar.measured) == (False, "87.0 (85.0 to 89.0)")
+    found.pairs[cell] = [(Sample(0, 0, math.inf, math.inf, math.inf), sample(0.1, 1))]
+    assert bench_tables.kept(found, cell) == pytest.approx([89, 89])
 
 
 def test_who_is_behind_in_one_measure_is_not_ahead() -> None:
