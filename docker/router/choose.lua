@@ -23,9 +23,10 @@ local function to_activator(service, way)
   var.tandem_way = way
 end
 
--- Gives a request to a model's server, or to the activator, at a location of its own.
-local function to_service(service, activator)
+-- Gives a request for a model, by the name it asked for, to its server, or to the activator, at a location of its own.
+local function to_service(name, service, activator)
   local var = ngx.var
+  var.tandem_model = name
   var.tandem_service = service
   -- Counted before the look: whoever closes the route and then reads the counts misses no request.
   counts.start(service)
@@ -36,7 +37,7 @@ local function to_service(service, activator)
     return ngx.exec(activator or "@activator")
   end
   -- nginx forgets it when it goes to another location: while it is there, the server has the request.
-  ngx.ctx.open = { address = address, service = service }
+  ngx.ctx.open = { address = address, model = name, service = service }
 end
 
 local function to_model(name, activator)
@@ -44,8 +45,7 @@ local function to_model(name, activator)
   if not service then
     return unknown.fail(name)
   end
-  ngx.var.tandem_model = name
-  return to_service(service, activator)
+  return to_service(name, service, activator)
 end
 
 -- For what names no model, and needs none: vLLM answers for its own.
@@ -56,8 +56,7 @@ local function to_ready(problem)
       and " No model is ready; those that can be are " .. routes.names() .. "."
       or " More than one model is ready: " .. table.concat(routes.ids(ready), ", ") .. "."), "model")
   end
-  ngx.var.tandem_model = ready[1].id
-  return to_service(ready[1].service)
+  return to_service(ready[1].id, ready[1].service)
 end
 
 local function by(name)
@@ -165,12 +164,13 @@ end
 -- nginx logs every request exactly once, when it is over, however it ended. Gives the model's name, as it was asked for,
 -- and the way.
 function M.over()
-  local var, open = ngx.var, ngx.ctx.open
+  local open = ngx.ctx.open
   if open then
     counts.stop(open.service)
-    return var.tandem_model, "server"
+    return open.model, "server"
   end
   slow.over()
+  local var = ngx.var
   local way = var.tandem_way
   if way == "server" then
     counts.stop(var.tandem_service)

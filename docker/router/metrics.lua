@@ -91,19 +91,14 @@ local function one_more(counts, first, second)
   inner[second] = (inner[second] or 0) + 1
 end
 
--- nginx lists a time for each server that was tried; the last one is of the one that answered.
-local function last_of(times)
-  return times and (tonumber(times) or tonumber(match(times, "[0-9.]+$") or ""))
-end
-
--- In the log phase, which each request has once, however it ended: by the name it asked for, who was asked, and its key.
-function M.count(name, way, key)
+-- In the log phase, which each request has once, however it ended: by the name it asked for, who was asked, its key, and
+-- the seconds to the first byte, if one came.
+function M.count(name, way, key, first)
   local var, status = ngx.var, ngx.status
   local model = names[name] or ""
   local counts = mine[model] or of_model(model)
   one_more(counts.requests, way, status)
   observe(counts.seconds, max(now() - started(), 0))
-  local first = last_of(var.upstream_header_time)
   if first then
     observe(counts.first, first)
   end
