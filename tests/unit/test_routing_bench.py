@@ -104,7 +104,7 @@ def test_each_round_begins_with_another_contender() -> None:
 
 
 def test_no_contender_always_comes_after_the_same_one() -> None:
-    found, cells = [Contender(name, 0, 0) for name in "abcde"], [Cell("1 KB", many) for many in (1, 16, 64)]
+    found, cells = [Contender(name, 0, 0) for name in "abcde"], bench.FULL
     orders = ["".join(one.name for one in shuffled(found, cell, number)) for cell in cells for number in range(5)]
     assert all(sorted(order) == list("abcde") for order in orders)
     assert {order[order.index("d") - 1] for order in orders if order[0] != "d"} == set("abce")
