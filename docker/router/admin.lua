@@ -26,14 +26,16 @@ local function has_key(authorization)
   return key ~= "" and sent ~= nil and same.texts(sent, key)
 end
 
--- The port is published on a loopback address, so only this machine reaches it. What a browser there does for a page of
--- somebody else's shows in Host, where the page gave this address another name, or in Origin.
+-- The port is published on a loopback address, so only this machine reaches it, its containers of this project included.
+-- What a browser there does for a page of somebody else's shows in Host, where the page gave this address another name, or in
+-- Origin; what a proxy passes on from elsewhere, in the headers that proxies add.
 local function is_local()
-  if not loopback(BIND) then
+  local var = ngx.var
+  if not loopback(BIND) or var.http_x_forwarded_for or var.http_forwarded or var.http_via then
     return false
   end
-  local host, origin = ngx.var.http_host or "localhost", ngx.var.http_origin
-  return loopback((string.gsub(host, ":%d+$", ""))) and (origin == nil or origin == ngx.var.scheme .. "://" .. host)
+  local host, origin = var.http_host or "localhost", var.http_origin
+  return loopback((string.gsub(host, ":%d+$", ""))) and (origin == nil or origin == var.scheme .. "://" .. host)
 end
 
 function M.admit()

@@ -40,7 +40,9 @@ function M.fail(status, code, message, param)
   metrics.refused(code)
   local kind = KINDS[status] or status >= 500 and "server_error" or "invalid_request_error"
   -- In the order in which OpenAI says them; a table has none. What Anthropic says besides makes it theirs as well.
-  local theirs = string.find(ngx.var.uri, "^/v1/messages") and '"type":"error",' or ""
+  -- By what was sent too, as nginx has another address once it goes to the page of an error.
+  local anthropic = string.find(ngx.var.uri, "^/v1/messages") or string.find(ngx.var.request_uri or "", "^/v1/messages")
+  local theirs = anthropic and '"type":"error",' or ""
   return M.text(status, string.format('{%s"error":{"message":%s,"type":"%s","param":%s,"code":"%s"}}', theirs,
     M.encode(clean(message)), kind, M.encode(param or cjson.null), code))
 end

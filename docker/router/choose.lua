@@ -23,8 +23,16 @@ local function to_activator(service, way)
   var.tandem_way = way
 end
 
+-- A WebSocket cannot wait: nothing could be said to its client meanwhile. And a page needs no leave to have its browser ask
+-- for its address (an image, say), so it brings no model up.
+local function no_socket(name)
+  ngx.header["Retry-After"] = 5
+  return fail(503, "model_not_ready", "The model '" .. name .. "' is not up, and a WebSocket does not bring it up. " ..
+    "'python -m orchestrator up " .. routes.service(name) .. "' does, and so does any other request for it.", "model")
+end
+
 -- Gives a request for a model, by the name it asked for, to its server, or to the activator, at a location of its own.
-local function to_service(name, service, activator)
+local function to_service(name, service, socket)
   local var = ngx.var
   var.tandem_model = name
   var.tandem_service = service
@@ -32,20 +40,25 @@ local function to_service(name, service, activator)
   counts.start(service)
   var.tandem_way = "server"
   local address = routes.address(service)
+  if not address and socket then
+    counts.stop(service)
+    var.tandem_service, var.tandem_way = "", ""
+    return no_socket(name)
+  end
   if not address then
     to_activator(service, "activator")
-    return ngx.exec(activator or "@activator")
+    return ngx.exec("@activator")
   end
   -- nginx forgets it when it goes to another location: while it is there, the server has the request.
   ngx.ctx.open = { address = address, model = name, service = service }
 end
 
-local function to_model(name, activator)
+local function to_model(name, socket)
   local service = routes.service(name)
   if not service then
     return unknown.fail(name)
   end
-  return to_service(name, service, activator)
+  return to_service(name, service, socket)
 end
 
 -- For what names no model, and needs none: vLLM answers for its own.
@@ -107,20 +120,22 @@ function M.by_ready()
   if answers.refused(ngx.var.tandem_methods) then
     return
   end
+  slow.read()
   return to_ready("This path is answered by the model that is ready, if it is one alone.")
 end
 
--- A WebSocket, whose first request has no body.
+-- A WebSocket, whose first request should have no body.
 function M.by_query()
   if answers.refused("GET") then
     return
   end
+  slow.read()
   local name = ngx.req.get_uri_args(0).model
   if type(name) ~= "string" or name == "" then
     return fail(400, "model_required", "Name a model once in the address: " .. ngx.var.uri .. "?model=" ..
       routes.models[1].id .. ".", "model")
   end
-  return to_model(name, "@activator_socket")
+  return to_model(name, true)
 end
 
 -- For the upstream `servers`: where the chosen one is.
@@ -151,6 +166,9 @@ function M.again()
   local way = ngx.var.tandem_way
   if way ~= "" and connected() then
     return broke_off(string.sub(way, -9) == "activator")
+  end
+  if way == "server" and ngx.var.uri == "/v1/realtime" then
+    return no_socket(ngx.var.tandem_model)
   end
   if way == "server" then
     ngx.var.tandem_unreachable = "1"

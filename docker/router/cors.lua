@@ -29,12 +29,17 @@ function M.preflight()
 end
 
 -- A page of elsewhere may not read an answer, but a browser sends without asking what is no JSON by its type, though the
--- server might take it, or a model be brought up for it; and a WebSocket it lets the page read too. True when it was
--- refused.
+-- server might take it, or a model be brought up for it; and a WebSocket it lets the page read too. JSON it asks for first,
+-- but not for a page that has this very address: there is none here, so that is one whose name was made to lead here
+-- (DNS rebinding). True when it was refused.
 function M.refused()
   local var = ngx.var
-  if not var.http_origin or var.tandem_origin ~= "" or
-    string.find(string.lower(var.http_content_type or ""), "^application/json") then
+  local origin = var.http_origin
+  if not origin or var.tandem_origin ~= "" then
+    return false
+  end
+  if string.find(string.lower(var.http_content_type or ""), "^application/json") and
+    string.lower(origin) ~= var.scheme .. "://" .. string.lower(var.http_host or "") then
     return false
   end
   strange()

@@ -14,8 +14,10 @@ local UNITS = { s = 1, m = 60, h = 3600 }
 local kept = ngx.shared.keys
 local M = {}
 
--- What is in force, nil when nothing was ever read, and which version of it; the text that was looked at last, and when.
+-- What is in force, nil when nothing was ever read, and which version of it; the text that was looked at last, and when;
+-- whether the last look found no key where there were some; what kept the file from being read, as it was told.
 local entries, known, seen, looked = nil, nil, nil, -1
+local none, told = false, nil
 
 local function contents()
   local file, problem, code = io.open(FILE, "rb")
@@ -113,21 +115,28 @@ local function look()
   looked = now
   local text, problem = contents()
   if text and text == seen then
+    none = false
     return
   end
   local found
   if text then
     found, problem = parse(text)
   end
+  -- A file that is written anew is empty, or gone, for a moment, in which everybody would be let in.
+  if found and #found == 0 and entries and #entries > 0 and not none then
+    none = true
+    return
+  end
+  none = false
   if found then
     entries = found
     if kept:set("good", text) then
       known = kept:incr("version", 1, 0)
     end
-  elseif text ~= seen or not text then
+  elseif text or problem ~= told then
     ngx.log(ngx.ERR, "the keys in ", FILE, " are not taken: ", problem, entries and "; the last good ones stay" or "")
   end
-  seen = text
+  seen, told = text, not text and problem or nil
 end
 
 -- All are compared, so that it takes as long whichever it is.

@@ -212,6 +212,7 @@ def test_what_is_not_a_clients_business_is_not_there(demo: Stack, path: str) -> 
         (b"GET /v1/completions HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
         (b"GET /-/error HTTP/1.1\r\nHost: a\r\n\r\n", 404, "not_found"),
         (b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", 413, "request_too_large"),
+        (b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", 413, "request_too_large"),
     ],
 )
 def test_whatever_arrives_is_answered_in_openais_shape(
@@ -222,7 +223,10 @@ def test_whatever_arrives_is_answered_in_openais_shape(
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         assert answer.status == status
-        assert json.loads(answer.read())["error"]["code"] == code
+        said = json.loads(answer.read())
+        assert said["error"]["code"] == code
+        # Anthropic's clients look for it, on their paths.
+        assert said.get("type") == ("error" if b" /v1/messages" in request_head else None)
 
 
 def test_a_bad_request_is_answered_in_openais_shape(demo: Stack) -> None:

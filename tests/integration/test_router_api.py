@@ -211,6 +211,24 @@ def test_a_websocket_finds_its_model_in_its_address(routing: Routing) -> None:
         assert code(routing.send("GET", f"/v1/realtime{query}")) == (400, "model_required")
 
 
+def test_a_websocket_brings_no_model_up_and_nor_does_an_image_of_its_address(routing: Routing) -> None:
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "eA==",
+    }
+    # No route, and one that leads to nobody.
+    routing.activator("/open/deaf")
+    for name in ("absent", "absent-too", "deaf"):
+        for headers in ({}, upgrade):
+            answer = routing.send("GET", f"/v1/realtime?model={name}", **headers)
+            assert code(answer) == (503, "model_not_ready"), name
+            assert "orchestrator up" in answer[1]["error"]["message"]
+    # The stand-in of an activator would have answered.
+    assert not any(routing.in_flight().values())
+
+
 def test_a_request_has_one_id_from_end_to_end(routing: Routing) -> None:
     def answered(**headers: str) -> tuple[str | None, str]:
         with contextlib.closing(routing.connection()) as connection:

@@ -217,9 +217,11 @@ def test_a_router_that_is_killed_comes_back(routing: Routing) -> None:
 
 
 def test_the_activators_paths_are_for_this_machine(routing: Routing) -> None:
-    status, got = routing.send("POST", "/-/up/one?bound=1", Authorization="Bearer x", X_Tandem_Model="one")
+    status, got = routing.send(
+        "POST", "/-/up/one?bound=1", Authorization="Bearer x", X_Tandem_Model="one", X_Api_Key="x"
+    )
     assert (status, got["by"], got["path"], got["method"]) == (200, "activator", "/-/up/one?bound=1", "POST")
-    assert not {"x-tandem-model", "authorization"} & set(got["headers"])
+    assert not {"x-tandem-model", "authorization", "x-api-key"} & set(got["headers"])
     # The router's own stays its own.
     assert set(routing.send("GET", "/-/routes")[1]) == {"digest"}
     assert routing.send("GET", "/-/error")[0] == 404
@@ -230,6 +232,10 @@ def test_the_activators_paths_are_for_this_machine(routing: Routing) -> None:
         {"Origin": "null"},
         {"Host": "example.org"},
         {"Host": f"example.org:{routing.port}"},
+        # What a proxy of this machine passes on.
+        {"X_Forwarded_For": "192.0.2.1"},
+        {"Forwarded": "for=192.0.2.1"},
+        {"Via": "1.1 proxy"},
     ):
         status, said = routing.send("POST", "/-/down/one", **headers)
         assert (status, said["error"]["code"]) == (403, "admin_only"), headers

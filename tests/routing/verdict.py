@@ -13,8 +13,11 @@ def judge(case: Case, answer: Answer, ready: Collection[str]) -> str:
     """What is wrong with an answer while these services are ready; nothing if it is as it should be."""
     meant = reading(case)
     by = answer.headers.get("x-standin")
+    socket = case.path.partition("?")[0] == "/v1/realtime"
     if by is None:
-        return by_the_router(meant, answer, ready)
+        return (no_socket if socket and answer.status == 503 else by_the_router)(meant, answer, ready)
+    if socket and by == "activator":
+        return "a WebSocket was held for a model that is not up"
     said = json.loads(answer.body)
     if answer.status != 200:
         if meant.kind in ("names", "own") and meant.plain:
@@ -55,6 +58,15 @@ def by_the_router(meant: Reading, answer: Answer, ready: Collection[str]) -> str
     if meant.kind == "own" and (len(ready) == 1 or code != "model_required"):
         return f"it names no model, {sorted(ready)} are ready, and was refused: {answer.status} {code}"
     return "" if answer.status == 400 else f"its model is no name: {answer.status} {code}"
+
+
+def no_socket(meant: Reading, answer: Answer, ready: Collection[str]) -> str:
+    """Judge the answer to a WebSocket whose model is not up: it is not held."""
+    if error_code(answer) != "model_not_ready":
+        return f"not what is said of a model that is not up: {answer.body[:300]!r}"
+    if meant.plain and (meant.model not in NAMES or NAMES[meant.model] in ready):
+        return f"it names {meant.model!r}, {sorted(ready)} are ready, and was refused as not up"
+    return ""
 
 
 def error_code(answer: Answer) -> str | None:
