@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import typer
@@ -72,18 +73,22 @@ def stop(whole: "Project", engine: "Engine") -> None:
 def doctor(context: typer.Context, target: Callable[[], Path], *, as_json: bool, mend: bool) -> None:
     """Look at everything, mend what may be mended, print; exit with 1 when something stands in the way."""
     from orchestrator.doctor import words
-    from orchestrator.errors import ConfigError
+    from orchestrator.errors import ConfigError, TandemError
 
     progress = Progress(session.say)
+    findings: list[Finding] = []
     try:
         box, findings = _look(context, progress)
         done = [*_mend(context, box, target, progress), *_together(context, findings, progress)] if mend else []
         if done:
             box, findings = _look(context, progress)
-    except ConfigError as error:
+    except TandemError as error:
         if not as_json:
             raise
-        print(json.dumps({"findings": [], "fixed": [], "problems": error.problems}, ensure_ascii=False))
+        # What was mended before a failure stays so, and was told on standard error.
+        problems = error.problems if isinstance(error, ConfigError) else str(error).splitlines()
+        rows = [asdict(finding) for finding in findings]
+        print(json.dumps({"findings": rows, "fixed": [], "problems": problems}, ensure_ascii=False, indent=2))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         session.say("interrupted")
@@ -149,7 +154,7 @@ def _gpus(whole: "Project", engine: "Engine", seen: "Seen") -> "list[Finding]":
 
 def _together(context: typer.Context, findings: "list[Finding]", progress: Progress) -> "list[Done]":
     """Where an all-reduce hung, or was wrong, try what is left to switch off, for each model in whose way that is."""
-    from orchestrator.doctor import nccl_run
+    from orchestrator.doctor import kept, nccl_run
     from orchestrator.doctor.fixing import Done
     from orchestrator.errors import TandemError
 
@@ -158,8 +163,12 @@ def _together(context: typer.Context, findings: "list[Finding]", progress: Progr
     whole = session.project(context)
     engine = session.engine(whole)
     done: list[Done] = []
+    try:
+        idents = engine.image_ids()
+    except TandemError as error:
+        return [Done(f"no GPUs could be tried together: {error}")]
     for profile in whole.profiles.values():
-        result = whole.reduced.get(nccl_run.tried(whole, engine.image_ids(), profile))
+        result = whole.reduced.get(nccl_run.tried(whole, idents, profile))
         if result is None or not result.stops:
             continue
         progress("")
@@ -170,7 +179,8 @@ def _together(context: typer.Context, findings: "list[Finding]", progress: Progr
             continue
         # Another profile may have the same image and GPUs.
         whole = session.project(context)
-        done.append(Done(f"{profile.name}: {found}", "remove box/nccl.json" if found.state == "works" else ""))
+        undo = f"rm {quote(str(whole.folder / kept.NCCL))}" if found.state == "works" else ""
+        done.append(Done(f"{profile.name}: {found}", undo))
     return done
 
 

@@ -38,7 +38,7 @@ def _root(
             said = f"give it after {context.invoked_subcommand}, if it has it"
             raise typer.BadParameter(said, param_hint="--json, --fix")
         return
-    cli_checks.doctor(context, lambda: _target(session.project(context)), as_json=as_json, mend=fix)
+    cli_checks.doctor(context, lambda: _target(session.project(context), "--fix"), as_json=as_json, mend=fix)
 
 
 @app.command()
@@ -54,7 +54,7 @@ def network(
     from orchestrator.errors import TandemError
 
     whole = session.project(context)
-    target = _target(whole) if write else None
+    target = _target(whole, "--write") if write else None
     engine = session.engine(whole)
     source = _source(whole)
     probe = _probe(whole, engine, seconds)
@@ -209,8 +209,8 @@ def _unset(engine: "Engine", rows: "list[Row]") -> list[str]:
     return ["registry", "pypi"] if from_registry else ["registry", "pypi", "debian"]
 
 
-def _target(whole: "Project") -> Path:
-    """Find the one env file to write into. Raises TandemError when there is not one."""
+def _target(whole: "Project", option: str) -> Path:
+    """Find the one env file that an option writes into. Raises TandemError when there is not one."""
     from orchestrator.errors import TandemError
     from orchestrator.project import text_of
     from orchestrator.render import NOTICE
@@ -218,7 +218,7 @@ def _target(whole: "Project") -> Path:
     listed = os.environ.get("COMPOSE_ENV_FILES", "")
     files = list(whole.settings.env_files) or [whole.folder / name for name in listed.split(",") if name]
     if len(files) > 1:
-        raise TandemError(f"--write needs one file, and there are {len(files)}; name one: --env-file .env")
+        raise TandemError(f"{option} needs one file, and there are {len(files)}; name one: --env-file .env")
     if not files and os.environ.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true"):
         raise TandemError("COMPOSE_DISABLE_ENV_FILE is set, so nobody would read .env; name a file: --env-file FILE")
     path = files[0] if files else whole.folder / ".env"

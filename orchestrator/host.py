@@ -18,6 +18,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Where WSL2 puts it, which is not on every PATH.
 NVIDIA_SMI = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 SMI_SECONDS = 20
+STANDARD_ERROR = 2
 
 # A line of apt's sources in either of its forms, or of a list of mirrors.
 _MIRROR = re.compile(r"^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)?(https?://\S*/debian)/?(?:\s|$)", re.MULTILINE)
@@ -34,19 +35,29 @@ class Ran(NamedTuple):
 def ran(argv: Sequence[str], seconds: float, folder: Path | None = None) -> Ran:
     """Run a program that only looks, for so many seconds at the most."""
     try:
-        # Windows' programs write in a code page of their own; what we read of it is ASCII.
         done = subprocess.run(
             argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return Ran(None)
-    return Ran(done.returncode, done.stdout.decode(errors="replace"))
+    return Ran(done.returncode, _decoded(done.stdout))
+
+
+def _decoded(said: bytes) -> str:
+    """Windows' programs write in a code page of their own, of which we read ASCII alone; or, if told so, in UTF-16.
+
+    No text in a code page or in UTF-8 has 0 as its second byte, and one in UTF-16 that begins with a letter has.
+    """
+    return said.decode("utf-16-le" if said[1:2] == b"\0" else "utf-8", errors="replace")
 
 
 def shown(argv: Sequence[str]) -> int:
-    """Run a program that a person watches and may have to answer, such as sudo; its exit code."""
+    """Run a program that a person watches and may have to answer, such as sudo; its exit code.
+
+    What it prints goes to standard error: standard output is our own, and may be JSON.
+    """
     try:
-        return subprocess.run(argv, check=False).returncode
+        return subprocess.run(argv, check=False, stdout=STANDARD_ERROR).returncode
     except OSError:
         return 127
 

@@ -89,6 +89,8 @@ class Docker:
     daemon: bool = False
     desktop: bool = False
     contexts: tuple[str, ...] = ()
+    # A free name for a copy of daemon.json; "" where there is no daemon.json that can be seen.
+    copy: str = ""
     # What daemon.json says of containers' limits, as NAME: soft limit; -1 is none.
     limits: Mapping[str, int] = field(default_factory=dict)
 
@@ -117,6 +119,8 @@ class Port:
     ours: bool = False
     # taken, no such address, not allowed, or "" when a server could listen there; None where nobody tried.
     refused: str | None = None
+    # Why nobody tried, where Docker would not say who has it.
+    fault: str = ""
     # Containers, or programs with their process ids, as they are to be named.
     holders: tuple[str, ...] = ()
     # A port nearby that is free, 0 when none was looked for.
@@ -147,8 +151,10 @@ class Windows:
     holders: tuple[str, ...] = ()
     excluded: tuple[tuple[int, int], ...] = ()
     forwards: tuple[Forward, ...] = ()
-    # The drive that holds this distribution's disk, and its free bytes.
+    # The drive that holds this distribution's disk, and its free bytes; the folder of the disk as Windows writes it,
+    # "" where it is not known to the letter.
     drive: Place | None = None
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,8 @@ class Box:
     # Bytes that sleeping models leave to everything else: TANDEM_HOST_RESERVE.
     reserve: int = 8 << 30
     loops: tuple[Loop, ...] = ()
+    # What Docker would not list though it answers, with its words: "containers", "images".
+    unlisted: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = Clock(fault="it was not asked")
     certificate: Certificate = Certificate()
     # The address that Windows and others reach WSL at, "" where it is not known.

@@ -8,6 +8,10 @@ from orchestrator.versions import number
 # The first Engine that knows start_interval of a health check (its API 1.44), and the first Compose whose include takes
 # a file that extends services; scripts/setup installs by the same numbers.
 ENGINE, COMPOSE = (25, 0), (2, 24)
+LOOK = "docker info   # shows whether it runs"
+# How the words of the Engine's client begin, that say why it does not answer.
+SILENT, NO_COMMAND = "Docker does not answer", "There is no docker command"
+NOT_ALLOWED = "Docker's socket may not be used by this user"
 TOOLKIT = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
 
 
@@ -24,9 +28,17 @@ def blocking(box: Box) -> list[Finding]:
 
 
 def answers(box: Box) -> Finding:
-    """The Engine's own words for why it does not answer hold the fix."""
-    fact, _, fix = box.docker.fault.partition(". ")
-    return Finding("docker", "bad", fact, "every model runs in a container", fix or "docker info", blocks=True)
+    """Say why the Engine does not answer in its client's own words, and what starts it."""
+    fault = box.docker.fault
+    fact, fix = fault.removesuffix(" 'docker info' shows whether it runs."), LOOK
+    if fault.startswith(SILENT):
+        start = "sudo systemctl start docker" if box.systemd else "sudo service docker start"
+        fact, fix = SILENT, f"{start}   # or start Docker Desktop; scripts/up installs and starts it"
+    if fault.startswith(NOT_ALLOWED):
+        fact, fix = NOT_ALLOWED, "sudo usermod -aG docker $USER   # then log in again"
+    if fault.startswith(NO_COMMAND):
+        fact, fix = NO_COMMAND, "scripts/up   # installs it, and asks first"
+    return Finding("docker", "bad", fact, "every model runs in a container", fix, blocks=True)
 
 
 def engine(box: Box) -> Finding:
@@ -62,7 +74,8 @@ def buildx(box: Box) -> Finding:
         return Finding("buildx", "unknown", "it was not asked")
     if box.docker.buildx:
         return Finding("buildx", "ok", "is there")
-    status: Status = "warn" if all(need.built for need in box.usable) else "bad"
+    missing = "images" not in box.unlisted and not all(need.built for need in box.usable)
+    status: Status = "bad" if missing else "warn"
     fix = "scripts/up   # installs it, and asks first"
     return Finding("buildx", status, "is not there", "images are built with it", fix)
 
@@ -78,8 +91,8 @@ def one(box: Box) -> Finding:
     why = "what one pulled, built or started the other does not see, and both want the same ports and memory"
     fix = (
         "to keep Docker Desktop:\nsudo systemctl disable --now docker.service docker.socket\n"
-        "to keep the one here: docker context use default, and in Docker Desktop\n"
-        "Settings, Resources, WSL integration: off"
+        "to keep the one here:\ndocker context use default\n"
+        "and in Docker Desktop: Settings, Resources, WSL integration: off"
     )
     return Finding(check, "warn", f"{seen} and an Engine here; in use is {used}", why, fix)
 
@@ -128,6 +141,8 @@ def toolkit(box: Box) -> Finding:
 
 def loops(box: Box) -> list[Finding]:
     """A container that ends again and again has its reason in its log."""
+    if "containers" in box.unlisted:
+        return [Finding("restarts", "unknown", f"could not look: {box.unlisted['containers']}", "", LOOK)]
     if not box.loops:
         return [Finding("restarts", "ok", "no container of ours starts again and again")]
     return [

@@ -1,5 +1,7 @@
 """Judges where project and weights are, how lines end, and what lies about in the folder of weights. Pure."""
 
+from shlex import quote
+
 from orchestrator.doctor.box import Box, Ends, Place
 from orchestrator.doctor.checks_memory import GIB, gib
 from orchestrator.doctor.finding import Finding
@@ -20,7 +22,7 @@ def project(box: Box) -> Finding:
     if not _of_windows(box, place):
         return Finding("project's disk", "ok", f"{place.kind or 'a file system of its own'}, {place.path}")
     why = "a drive of Windows: every file takes many times longer, and who may read what is made up"
-    fix = f"cp -a {place.path} ~/tandem   # then work there"
+    fix = f"cp -a {quote(place.path)} ~/tandem   # then work there"
     return Finding("project's disk", "warn", f"{place.kind}, {place.path}", why, fix)
 
 
@@ -35,7 +37,7 @@ def models(box: Box) -> Finding:
         return Finding(check, "ok", "a Docker volume")
     if box.files.models_missing:
         # The words of a pull, which ends with them.
-        fix = f"sudo install -d -o 1000 -g 1000 {place.path}"
+        fix = f"sudo install -d -o 1000 -g 1000 {quote(place.path)}"
         why = "Docker would make it for root, and a pull runs as user 1000"
         return Finding(check, "bad", f"TANDEM_MODELS: the folder {place.path} is not there", why, fix)
     if _of_windows(box, place):
@@ -57,7 +59,7 @@ def _ends(each: Ends) -> Finding:
     found = f"{each.path}: {many} end as on Windows (CRLF)"
     if each.script:
         why = "Linux looks for a program whose name ends with the return, and does not start it"
-        fix = f"sed -i 's/\\r$//' {each.path}   # and git config core.autocrlf input"
+        fix = f"sed -i 's/\\r$//' {quote(each.path)}   # and git config core.autocrlf input"
         return Finding("line ends", "bad", found, why, fix)
     why = "Tandem and Compose read it; a shell that sources it, or docker run --env-file, gets a return in each value"
     if each.path.endswith("models.toml"):
@@ -76,5 +78,5 @@ def left(box: Box) -> list[Finding]:
     found = f"{len(box.files.left)} of ModelScope's own client, {gib(total)}"
     if total < GIB:
         return [Finding("left downloads", "ok", found)]
-    fix = f"rm -r {' '.join(path for path, _ in box.files.left)}"
+    fix = f"rm -r {' '.join(quote(path) for path, _ in box.files.left)}"
     return [Finding("left downloads", "warn", found, "nothing reads them, and they take space", fix)]

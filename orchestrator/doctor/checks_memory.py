@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from orchestrator.doctor.box import Box
+from orchestrator.doctor.box import Box, Need
 from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.reading import size
 
@@ -24,15 +24,19 @@ def gib(value: float) -> str:
     return f"{value / GIB:.1f} GiB" if value == 0 or value >= GIB / 10 else f"{value / (1 << 20):.0f} MiB"
 
 
+def _largest(box: Box) -> Need | None:
+    """The profile with the most weights, of those whose size is known."""
+    return max((need for need in box.usable if need.weights), key=lambda need: need.weights or 0, default=None)
+
+
 def weights(box: Box) -> Finding:
     """Weights pass through the memory when they are loaded; under WSL too little of it ends the server."""
     check, total = "memory for weights", box.memory.total
-    known = [need for need in box.usable if need.weights]
+    largest = _largest(box)
     if total is None:
         return Finding(check, "unknown", "/proc/meminfo does not tell the machine's memory")
-    if not known:
+    if largest is None:
         return Finding(check, "unknown", f"{gib(total)}; how large the weights are is not known")
-    largest = max(known, key=lambda need: need.weights or 0)
     held = largest.weights or 0
     found = f"{gib(total)}{_whose(box)}; {largest.profile} has {gib(held)} of weights, by {largest.source}"
     if total >= held + box.reserve:
@@ -64,13 +68,26 @@ def more(box: Box, needed: int) -> str:
         return (
             f".wslconfig says {gib(said)} already; it counts after\nwsl --shutdown   # in PowerShell; ends all of WSL"
         )
-    wanted, there = ceil(needed / GIB), box.windows.memory
+    there = box.windows.memory
     if there is not None and needed > there - WINDOWS:
         return (
             f'Windows has {gib(there)} in all, and keeps {gib(WINDOWS)}: take a smaller model, sleep = "off" in\n'
             "models.toml, or put in more memory"
         )
-    return wslconfig(f"memory={wanted}GB", f"swap={SWAP_GIB}GB")
+    # Several checks may ask for memory, and the file has one line for it: the most that Windows can give of that.
+    fits = [most for most in (needed, *_wanted(box)) if there is None or most <= there - WINDOWS]
+    return wslconfig(f"memory={ceil(max(fits) / GIB)}GB", f"swap={SWAP_GIB}GB")
+
+
+def _wanted(box: Box) -> list[int]:
+    """Bytes of memory that each check of it asks for, as far as that is known."""
+    largest, at_once = _largest(box), _asleep(box)
+    held = [
+        largest.weights if largest else None,
+        max((need.offload for need in box.usable), default=0),
+        None if at_once is None else sum(at_once),
+    ]
+    return [size + box.reserve for size in held if size]
 
 
 def wslconfig(*lines: str) -> str:
@@ -79,7 +96,8 @@ def wslconfig(*lines: str) -> str:
         r"in %UserProfile%\.wslconfig (in place of lines of the same name):",
         "[wsl2]",
         *lines,
-        "then in PowerShell, which ends all of WSL: wsl --shutdown",
+        "then in PowerShell, which ends all of WSL:",
+        "wsl --shutdown",
     ))  # fmt: skip
 
 
@@ -98,19 +116,27 @@ def pinned(box: Box) -> Finding:
     return Finding(check, "bad", f"{found} of {gib(total)}", why, more(box, asked.offload + box.reserve))
 
 
+def _asleep(box: Box) -> list[int] | None:
+    """Bytes of each model that may be asleep while another runs; None where the size of one is not known."""
+    asleep = [need for need in box.usable if need.sleeps]
+    if any(need.weights is None for need in asleep):
+        return None
+    sizes = sorted(need.weights or 0 for need in asleep)
+    # Of models that all may sleep one is awake, or another that may not.
+    rest = [need for need in box.usable if need.gpus and not need.sleeps]
+    return sizes if rest or len(sizes) == 1 else sizes[1:]
+
+
 def sleepers(box: Box) -> Finding:
     """A sleeping model keeps its weights in pinned memory (docs/switching.md), beside TANDEM_HOST_RESERVE."""
     check, total = "memory for sleepers", box.memory.total
     asleep = [need for need in box.usable if need.sleeps]
     if not asleep:
         return Finding(check, "ok", 'no profile may sleep (sleep = "auto")')
-    if total is None or any(need.weights is None for need in asleep):
+    at_once = _asleep(box)
+    if total is None or at_once is None:
         names = ", ".join(need.profile for need in asleep if need.weights is None) or "the machine"
         return Finding(check, "unknown", f"the size of {names} is not known")
-    sizes = sorted(need.weights or 0 for need in asleep)
-    # Of models that all may sleep one is awake, or another that may not.
-    rest = [need for need in box.usable if need.gpus and not need.sleeps]
-    at_once = sizes if rest or len(sizes) == 1 else sizes[1:]
     needed = sum(at_once) + box.reserve
     found = f"{gib(total)}; {len(at_once)} asleep take {gib(sum(at_once))}, {gib(box.reserve)} are kept free"
     if total >= needed:
@@ -165,7 +191,7 @@ def memlock(box: Box) -> Finding:
     why = "NCCL asks for no limit of locked memory; a low one ends servers on several GPUs"
     fix = (
         'in /etc/docker/daemon.json: "default-ulimits": {"memlock": {"Name": "memlock", "Soft": -1, "Hard": -1}}\n'
-        f"then {restart(box)}"
+        f"then:\n{restart(box)}"
     )
     return Finding("memlock", "warn", f"{gib(limit)} at most, by daemon.json", why, fix)
 

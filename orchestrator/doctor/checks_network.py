@@ -5,8 +5,12 @@ from orchestrator.doctor.box import Box, Forward
 from orchestrator.doctor.checks_memory import wslconfig
 from orchestrator.doctor.finding import Finding
 
-# Programs of Windows that hold a port of WSL's for WSL: its own relay, portproxy's service, Docker Desktop.
-RELAYS = ("wslrelay.exe", "wslhost.exe", "svchost.exe", "com.docker.backend.exe", "vpnkit.exe", "system")
+# Programs of Windows that hold a port of WSL's for WSL: its own relay, and Docker Desktop.
+RELAYS = frozenset({"wslrelay.exe", "wslhost.exe", "com.docker.backend.exe", "vpnkit.exe"})
+# Runs services of Windows, each in one of many: portproxy is one of them (iphlpsvc).
+SERVICES = "svchost.exe"
+# Windows' own kernel, which listens for IIS and others that use its HTTP server (http.sys).
+KERNEL = "system"
 # TLS certificates and signed release files of mirrors are not yet, or not any more, valid by a clock that is off.
 CLOCK_SECONDS = 300
 # A certificate that is to be renewed has been by then: public authorities' end after 90 days, and clients renew at 30.
@@ -37,7 +41,7 @@ def port(box: Box) -> Finding:
         why = "the router cannot start"
         return Finding("port", "bad", f"{name}: this machine has no such address (TANDEM_BIND)", why, fix, blocks=True)
     if at.refused is None:
-        why = "Docker does not answer" if box.docker.fault else "Docker is not on this machine"
+        why = "Docker does not answer" if box.docker.fault else at.fault or "Docker is not on this machine"
         return Finding("port", "unknown", f"{name}: {why}")
     # Docker may listen where this user may not.
     return Finding("port", "ok", f"{name} is free")
@@ -50,18 +54,31 @@ def windows_port(box: Box) -> Finding:
         return Finding(check, "ok", "does not apply: this is not WSL")
     number = box.port.number
     if windows.fault:
-        look = f"in PowerShell: netstat -ano | findstr :{number}"
+        look = f"in PowerShell:\nnetstat -ano | findstr :{number}"
         return Finding(check, "unknown", windows.fault, "", look)
     kept = [pair for pair in windows.excluded if pair[0] <= number <= pair[1]]
     if kept:
         why = "nothing of Windows may listen there, so localhost does not reach the router"
         fix = "TANDEM_PORT in .env: one outside of\nnetsh interface ipv4 show excludedportrange tcp   # in PowerShell"
         return Finding(check, "warn", f"Windows keeps {kept[0][0]} to {kept[0][1]} for itself", why, fix)
-    others = [who for who in windows.holders if not who.lower().startswith(RELAYS)]
+    passed = any(each.port == number for each in windows.forwards)
+    ours = RELAYS | ({SERVICES} if passed else frozenset())
+    others = [who for who in windows.holders if _program(who) not in ours]
     if not others:
         return Finding(check, "ok", f"{number} is free, or WSL's own")
     why = f"on Windows http://localhost:{number} is that program, and not the router"
-    return Finding(check, "warn", f"{number} is taken by {', '.join(others)}", why, "stop it, or TANDEM_PORT in .env")
+    fix = "stop it, or TANDEM_PORT in .env"
+    if any(_program(who) == KERNEL for who in others):
+        fix = (
+            "TANDEM_PORT in .env, or stop what has it by way of Windows' kernel (IIS, a service);\n"
+            "in PowerShell this names it:\nnetsh http show servicestate"
+        )
+    return Finding(check, "warn", f"{number} is taken by {', '.join(others)}", why, fix)
+
+
+def _program(who: str) -> str:
+    """The name of one that is written as `python.exe (pid 4711)`."""
+    return who.partition(" (pid ")[0].lower()
 
 
 def localhost(box: Box) -> Finding:
@@ -78,10 +95,15 @@ def localhost(box: Box) -> Finding:
     if wsl.mode == "none":
         why = "WSL has no network: nothing is pulled, and nobody reaches a model"
         return Finding(check, "bad", "networkingMode=none", why, wslconfig("networkingMode=mirrored"))
-    if wsl.config.get("localhostforwarding", "true").lower() != "false":
+    if _forwarded(box):
         return Finding(check, "ok", f"forwarded ({wsl.mode})")
     why = f"on Windows http://localhost:{box.port.number} does not reach the router"
     return Finding(check, "warn", "localhostForwarding=false", why, wslconfig("localhostForwarding=true"))
+
+
+def _forwarded(box: Box) -> bool:
+    """Whether Windows' localhost leads into WSL's own network."""
+    return (box.wsl.config or {}).get("localhostforwarding", "true").lower() != "false"
 
 
 def lan(box: Box) -> Finding:
@@ -96,22 +118,36 @@ def lan(box: Box) -> Finding:
         return Finding(check, "ok", found)
     if box.wsl.config is None:
         return Finding(check, "unknown", ".wslconfig could not be found from here", "", _open(box))
-    passed = [each for each in box.windows.forwards if each.port == number]
-    if any(_arrives(box, each) for each in passed):
-        return Finding(check, "ok", f"by Windows' portproxy to {passed[0].to}")
+    lines = [each for each in box.windows.forwards if each.port == number]
+    passed = [each for each in lines if not _windows_alone(each)]
+    arrives = next((each for each in passed if _arrives(box, each)), None)
+    if arrives:
+        return Finding(check, "ok", f"by Windows' portproxy at {arrives.listen} to {arrives.to}")
     if passed:
         found = f"portproxy sends {number} to {passed[0].to}:{passed[0].to_port}, WSL is at {box.address or 'another'}"
         why = "WSL's address is another one after each restart, and others reach nobody"
         return Finding(check, "warn", found, why, _open(box))
+    if lines:
+        found = f"portproxy listens on {lines[0].listen}:{number}"
+        return Finding(check, "warn", found, "there Windows alone reaches it, and no other machine", _open(box))
     if box.windows.fault:
         return Finding(check, "unknown", f"{box.wsl.mode} network; {box.windows.fault}", "", _open(box))
     why = f"WSL has a network of its own ({box.wsl.mode}): others reach Windows, and Windows passes nothing on"
     return Finding(check, "warn", f"TANDEM_BIND={bind}, and nothing leads to it", why, _open(box))
 
 
+def _windows_alone(line: Forward) -> bool:
+    """Whether portproxy listens where no other machine comes in; * is all addresses, as 0.0.0.0 is."""
+    try:
+        return reach.only_here(line.listen)
+    except ValueError:  # a name, or *
+        return line.listen.lower() == "localhost"
+
+
 def _arrives(box: Box, line: Forward) -> bool:
     """Whether what portproxy passes on comes to the router, also by way of Windows' own localhost."""
-    here = line.to in ("127.0.0.1", "localhost") or (bool(box.address) and line.to == box.address)
+    by_localhost = line.to in ("127.0.0.1", "localhost") and _forwarded(box)
+    here = by_localhost or (bool(box.address) and line.to == box.address)
     return here and line.to_port == box.port.number
 
 
@@ -123,7 +159,7 @@ def _open(box: Box) -> str:
         "and in PowerShell as administrator:\n"
         f"New-NetFirewallHyperVRule -Name tandem -DisplayName tandem -Direction Inbound -LocalPorts {number} "
         "-Protocol TCP -VMCreatorId '{40E0AC32-46A5-438A-A0B2-2B479E8F2E90}'\n"
-        "or, before Windows 11 22H2, after each restart of WSL:\n"
+        "or, before Windows 11 22H2, in PowerShell as administrator after each restart of WSL:\n"
         f"netsh interface portproxy add v4tov4 listenaddress=0.0.0.0 listenport={number} "
         f"connectaddress={box.address or '<hostname -I of WSL>'} connectport={number}\n"
         f"New-NetFirewallRule -DisplayName tandem -Direction Inbound -LocalPort {number} -Protocol TCP -Action Allow"
@@ -167,7 +203,11 @@ def clock(box: Box) -> Finding:
     why = "certificates and signed lists of packages are not valid by it: pulls and builds fail"
     fix = "sudo timedatectl set-ntp true"
     if box.wsl.version:
-        fix = "sudo hwclock -s\nor in PowerShell, which ends all of WSL: wsl --shutdown"
+        # Debian 12 and Ubuntu 24.04 have it in a package of its own.
+        fix = (
+            "sudo hwclock -s   # not there: sudo apt-get install util-linux-extra\n"
+            "or in PowerShell, which ends all of WSL:\nwsl --shutdown"
+        )
     return Finding("clock", "bad", said, why, fix)
 
 

@@ -7,11 +7,9 @@ from orchestrator.doctor.finding import Finding
 TDR_DEFAULT = 2
 # Users of two 24 GiB cards under WSL2 report "device not ready" below this (club-3090).
 TDR_SECONDS = 60
-TDR_FIX = (
-    "in PowerShell as administrator, then restart Windows:\n"
-    r"reg add HKLM\SYSTEM\CurrentControlSet\Control\GraphicsDrivers /v TdrDelay /t REG_DWORD "
-    f"/d {TDR_SECONDS} /f"
-)
+KEY = r"HKLM\SYSTEM\CurrentControlSet\Control\GraphicsDrivers"
+TDR_SET = f"reg add {KEY} /v TdrDelay /t REG_DWORD /d {TDR_SECONDS} /f"
+TDR_FIX = f"in PowerShell as administrator, then restart Windows:\n{TDR_SET}"
 
 
 def findings(box: Box) -> list[Finding]:
@@ -30,7 +28,7 @@ def version(box: Box) -> Finding:
         "bad",
         f"WSL 1{_named(box)}",
         "it has no Linux kernel: neither Docker nor a GPU works in it",
-        f"in PowerShell: wsl --set-version {box.wsl.distribution or '<distribution, as wsl -l shows it>'} 2",
+        f"in PowerShell:\nwsl --set-version {box.wsl.distribution or '<distribution, as wsl -l shows it>'} 2",
         blocks=True,
     )
 
@@ -63,7 +61,7 @@ def tdr(box: Box) -> Finding:
     windows, check = box.windows, "windows gpu time-out"
     if windows.fault or not windows.tdr_known:
         why = windows.fault or "the registry could not be read"
-        look = r"in PowerShell: reg query HKLM\SYSTEM\CurrentControlSet\Control\GraphicsDrivers /v TdrDelay"
+        look = f"in PowerShell:\nreg query {KEY} /v TdrDelay"
         return Finding(check, "unknown", why, "a short one ends servers with 'device not ready'", look)
     if windows.tdr_level == 0:
         return Finding(check, "ok", "off (TdrLevel 0)")

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
 
 from orchestrator.doctor import reading
 from orchestrator.doctor.box import NONE, Docker, Loop, Place, Port
 from orchestrator.doctor.looking import Look
+from orchestrator.doctor.remedies import DAEMON, KEPT
 from orchestrator.doctor.windows import Run
 from orchestrator.engine import Engine
 from orchestrator.errors import TandemError
@@ -26,13 +28,13 @@ NEARBY = 20
 def docker(look: Look, engine: Engine, run: Run, *, quick: bool = False) -> Docker:
     """Look at the Engine that the project uses; quick: only at what a start cannot do without."""
     try:
-        info = engine.info()
+        info, address = engine.info(), engine.address()
     except TandemError as error:
         return Docker(str(error), daemon=look.runs("dockerd"), desktop=look.has(DESKTOP))
     version, system, runtimes = reading.info(info)
     asked = run(["docker", "compose", "version", "--short"], SECONDS)
     compose = asked.text.strip() if asked.code in (0, None) else NONE
-    known = Docker(version=version, compose=compose, system=system, address=engine.address(), runtimes=runtimes)
+    known = Docker(version=version, compose=compose, system=system, address=address, runtimes=runtimes)
     root = str(info.get("DockerRootDir") or "/var/lib/docker").lstrip("/")
     # The socket of a virtual machine lies on this one too, but its folders do not.
     known = replace(known, local=known.address.startswith("unix://") and not known.is_desktop and look.has(root))
@@ -47,8 +49,17 @@ def docker(look: Look, engine: Engine, run: Run, *, quick: bool = False) -> Dock
         daemon=look.runs("dockerd"),
         desktop=look.has(DESKTOP),
         contexts=tuple(run(["docker", "context", "ls", "--format", "{{.Name}}"], SECONDS).text.split()),
-        limits=reading.limits(look.text("etc/docker/daemon.json")),
+        limits=reading.limits(look.text(DAEMON.lstrip("/"))),
+        copy=_copy(look),
     )
+
+
+def _copy(look: Look) -> str:
+    """Name what daemon.json can be kept as: an older copy is never written over."""
+    if not look.has(DAEMON.lstrip("/")):
+        return ""
+    names = (f"{DAEMON}{KEPT}{f'-{number}' if number > 1 else ''}" for number in count(1))
+    return next(name for name in names if not look.has(name.lstrip("/")))
 
 
 def loops(engine: Engine, now: float) -> tuple[Loop, ...]:
@@ -71,8 +82,8 @@ def port(look: Look, engine: Engine, settings: Settings, refused: Callable[[str,
     bind, number = settings.get("TANDEM_BIND"), int(settings.get("TANDEM_PORT"))
     try:
         published = engine.publishing(number)
-    except TandemError:
-        return Port(bind, number)  # the router may have it, and nobody can tell
+    except TandemError as error:
+        return Port(bind, number, fault=str(error))  # the router may have it, and nobody can tell
     if any(each.service == "router" for each in published):
         return Port(bind, number, ours=True)
     names = dict.fromkeys(each.name for each in published if reading.clash(bind, each.address))

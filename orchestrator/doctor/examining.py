@@ -1,14 +1,14 @@
 """Examines this machine: calls all that looks, in order, and gives what was found as one value."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.doctor import docking, needing, windows
-from orchestrator.doctor.box import Box, Certificate, Clock, Docker, Files, Loop, Memory, Need, Place
+from orchestrator.doctor.box import Box, Certificate, Clock, Docker, Files, Memory, Need, Place
 from orchestrator.doctor.checks_network import CLOCK_SECONDS
 from orchestrator.doctor.looking import Look
 from orchestrator.doctor.windows import Run
@@ -19,6 +19,7 @@ from orchestrator.profiles import Profile
 from orchestrator.project import Project
 from orchestrator.trust import Shown
 
+Answer = TypeVar("Answer")
 # Seconds for one server to say what time it is, and how many are asked.
 CLOCK_WAIT, CLOCK_SERVERS = 3.0, 3
 
@@ -73,6 +74,8 @@ def examine(whole: Project, engine: Engine, means: Means, tell: Callable[[str], 
     files = look.files(whole.folder, settings.read, Path(models) if models.startswith("/") else None)
     tell("asking Docker")
     docker = docking.docker(look, engine, means.run)
+    loops, no_containers = _asked(docker, lambda: docking.loops(engine, means.now()))
+    images, no_images = _asked(docker, engine.images)
     box = Box(
         wsl=wsl,
         memory=look.memory(),
@@ -81,14 +84,15 @@ def examine(whole: Project, engine: Engine, means: Means, tell: Callable[[str], 
         port=docking.port(look, engine, settings, means.refused, local=docker.local),
         windows=told,
         reserve=int(settings.get("TANDEM_HOST_RESERVE")),
-        loops=_loops(engine, docker, means.now()),
+        loops=loops or (),
+        unlisted={what: why for what, why in (("containers", no_containers), ("images", no_images)) if why},
         address=_address(means.run) if wsl.version else "",
         nvidia=look.nvidia(),
         systemd=look.has("run/systemd/system"),
         socket=settings.get("TANDEM_DOCKER_SOCKET"),
     )
     tell("looking at the weights")
-    box = replace(box, needs=_needs(whole, engine, docker, means))
+    box = replace(box, needs=_needs(whole, images or (), docker, means))
     box = replace(box, certificate=_certificate(whole, means, ours=box.port.ours))
     tell("comparing the clock")
     return replace(box, clock=_clock(whole, means))
@@ -103,15 +107,21 @@ def _certificate(whole: Project, means: Means, *, ours: bool) -> Certificate:
     return Certificate(path, folder, shown.same, days, shown.expired, shown.fault, whole.uncertified)
 
 
-def _loops(engine: Engine, docker: Docker, now: float) -> tuple[Loop, ...]:
-    return () if docker.fault else docking.loops(engine, now)
+def _asked(docker: Docker, ask: Callable[[], Answer]) -> tuple[Answer | None, str]:
+    """Ask Docker for a list; None, and its words, where it refuses: that it answered before proves little."""
+    if docker.fault:
+        return None, ""
+    try:
+        return ask(), ""
+    except TandemError as error:
+        return None, str(error)
 
 
 def _address(run: Run) -> str:
     return next(iter(run(["hostname", "-I"], 2.0).text.split()), "")
 
 
-def _needs(whole: Project, engine: Engine, docker: Docker, means: Means) -> tuple[Need, ...]:
+def _needs(whole: Project, images: Collection[str], docker: Docker, means: Means) -> tuple[Need, ...]:
     if docker.fault:
         return needing.needs(whole, (), None, {})
     listed: Mapping[str, Any] | None = None
@@ -119,7 +129,7 @@ def _needs(whole: Project, engine: Engine, docker: Docker, means: Means) -> tupl
         listed = means.listing()
     models: list[dict[str, Any]] = (means.status() or {}).get("models", [])
     asleep = {str(each.get("name")): int((each.get("footprint") or {}).get("host") or 0) for each in models}
-    return needing.needs(whole, engine.images(), listed, asleep)
+    return needing.needs(whole, images, listed, asleep)
 
 
 def servers(whole: Project, mirror: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Does what --fix may do, and says of each thing what was done and how it is undone."""
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,21 +85,29 @@ def _ends(path: Path) -> Done:
         for left in (new, copy):
             left.unlink(missing_ok=True)
         raise TandemError(f"{path}: cannot be written: {unreadable(error)}") from None
-    return Done(f"{path}: its lines end as on Linux now", f"mv {copy} {target}")
+    return Done(f"{path}: its lines end as on Linux now", _move(copy, target))
 
 
 def _folder(path: Path, user: int) -> Done:
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     if user not in (0, PULLER):
-        return Done(f"{path}: not made, as it has to be user {PULLER}'s: sudo install -d -o 1000 -g 1000 {path}")
+        return Done(f"{path}: not made, as it has to be user {PULLER}'s; run:\n  {_by_root(path)}")
     try:
         path.mkdir(parents=True)
         if user == 0:
             shutil.chown(path, PULLER, PULLER)
     except OSError as error:
-        return Done(f"{path}: not made: {unreadable(error)}; sudo install -d -o 1000 -g 1000 {path}")
+        return Done(f"{path}: not made: {unreadable(error)}; run:\n  {_by_root(path)}")
     # Not rm -r: weights may be in it by then.
-    return Done(f"{path}: made, for user {PULLER}", f"rmdir {' '.join(map(str, made))}")
+    return Done(f"{path}: made, for user {PULLER}", f"rmdir {shlex.join(map(str, made))}")
+
+
+def _by_root(path: Path) -> str:
+    return f"sudo install -d -o {PULLER} -g {PULLER} {shlex.quote(str(path))}"
+
+
+def _move(copy: Path, target: Path) -> str:
+    return f"mv {shlex.quote(str(copy))} {shlex.quote(str(target))}"
 
 
 def _setting(remedy: Remedy, target: Path) -> Done:
@@ -111,7 +120,7 @@ def _setting(remedy: Remedy, target: Path) -> Done:
         raise
     cause = f" ({remedy.cause})" if remedy.cause else ""
     text = f"{remedy.subject}={remedy.value}: written to {target}{cause}"
-    return Done(text, f"mv {copy} {target}" if copy else f"rm {target}")
+    return Done(text, _move(copy, target) if copy else f"rm {shlex.quote(str(target))}")
 
 
 def _runtime(remedy: Remedy, hands: Hands) -> Done:
@@ -121,11 +130,14 @@ def _runtime(remedy: Remedy, hands: Hands) -> Done:
         return Done(f"NVIDIA's runtime: not configured, as nobody can be asked here; run:{commands}")
     if not hands.ask(f"Configure NVIDIA's runtime in Docker? {remedy.cause}. It runs:{commands}\n"):
         return Done(f"NVIDIA's runtime: left as it is; to do it yourself:{commands}")
-    for argv in remedy.argv:
+    for number, argv in enumerate(remedy.argv):
         if hands.run(argv):
-            return Done(f"NVIDIA's runtime: '{' '.join(argv)}' failed; what comes after it was not done", _back())
-    return Done("NVIDIA's runtime: configured, and Docker restarted", _back())
+            text = f"NVIDIA's runtime: '{shlex.join(argv)}' failed; what comes after it was not done"
+            # Before the second one nothing has been changed.
+            return Done(text, _back(remedy) if number else "")
+    return Done("NVIDIA's runtime: configured, and Docker restarted", _back(remedy))
 
 
-def _back() -> str:
-    return f"sudo mv {DAEMON}{KEPT} {DAEMON}   # or sudo rm {DAEMON}, if there was none; then restart Docker"
+def _back(remedy: Remedy) -> str:
+    before = f"sudo mv {remedy.value} {DAEMON}" if remedy.value else f"sudo rm {DAEMON}"
+    return f"{before} && {shlex.join(remedy.argv[-1])}"

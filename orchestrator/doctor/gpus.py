@@ -62,7 +62,7 @@ def findings(
         rows += gpus_cards.memory(found, card, claims, around.ours, blocks=whole)
         rows += gpus_cards.display(found, card)
         rows += gpus_cards.leftovers(found, card, around.running)
-        rows += [*gpus_cards.link(card), *gpus_cards.power(card)]
+        rows += [*gpus_cards.link(card), *gpus_cards.power(found, card)]
     rows += gpus_servers.peers(found, present)
     rows += [row for server in present for row in gpus_servers.allocator(found, server)]
     rows += gpus_servers.pinned(found, present)
@@ -96,7 +96,7 @@ def _all_reduce(key: Tried, result: Result | None, name: str) -> Finding:
     if result is None:
         what = f"not tried yet between GPUs {', '.join(map(str, key.gpus))} with this image and driver"
         return Finding("nccl", "unknown", what, "a server whose GPUs cannot talk waits for ever",
-                       f"python -m orchestrator up {name} (tries it first)")  # fmt: skip
+                       f"python -m orchestrator up {name}   # tries it first")  # fmt: skip
     if result.stops:
         why = "a server on these GPUs hangs, or answers nonsense"
         return Finding("nccl", "bad", str(result), why, nccl.advice(result.environment))

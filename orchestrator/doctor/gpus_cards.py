@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, floor
 
 from orchestrator.doctor.finding import Finding
-from orchestrator.doctor.gpus_servers import Server
+from orchestrator.doctor.gpus_servers import RESTART, Server
 from orchestrator.doctor.smi import Card, Holder, Seen
 from orchestrator.fit.overhead import CONTEXT
 from orchestrator.fit.room import gib
@@ -103,7 +103,8 @@ def leftovers(found: Seen, card: Card, running: frozenset[str] | None) -> Iterab
     yield Finding(
         f"gpu {card.index} leftovers", "bad",
         f"{', '.join(_holder(holder) for holder in dead)}, of a container that does not run any more",
-        "it keeps its memory until it ends", f"sudo kill -9 {pids}" + ("; else wsl --shutdown" if found.wsl else ""),
+        "it keeps its memory until it ends",
+        f"sudo kill -9 {pids}" + (f"\nor, where that does not help, {RESTART}" if found.wsl else ""),
     )  # fmt: skip
 
 
@@ -131,13 +132,16 @@ def link(card: Card) -> Iterable[Finding]:
     )  # fmt: skip
 
 
-def power(card: Card) -> Iterable[Finding]:
+def power(found: Seen, card: Card) -> Iterable[Finding]:
     """Judge the power limit: one below the usual costs speed, and may be meant."""
     if card.power is None or card.power_usual is None or card.power >= card.power_usual:
         return
     part = (1 - card.power / card.power_usual) * 100
+    command = f"nvidia-smi -i {card.index} -pl {card.power_usual:.0f}"
+    # Under WSL2 the limit is that of Windows' driver, which a program in WSL may not set.
+    meant = f"if it is not meant, in PowerShell as administrator:\n{command}"
     yield Finding(
         f"gpu {card.index} power", "warn", f"limited to {card.power:.0f} of {card.power_usual:.0f} W",
         f"{part:.0f} % less power: prompts are read slower; tokens hardly, as memory decides there",
-        f"if it is not meant: sudo nvidia-smi -i {card.index} -pl {card.power_usual:.0f} (in Windows, under WSL2)",
+        meant if found.wsl else f"sudo {command}   # if it is not meant",
     )  # fmt: skip

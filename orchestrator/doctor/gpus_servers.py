@@ -27,6 +27,7 @@ ALLOCATORS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 # Since pull request 40812 of April 2026 the allocator of sleep turns expandable segments off around itself; before, it
 # refuses to start. 0.19.1 has the assertion, 0.32.0 has not.
 REFUSES_SEGMENTS = (0, 21)
+RESTART = "in PowerShell, which ends all of WSL:\nwsl --shutdown"
 UPDATE = "update NVIDIA's driver (under WSL2: that of Windows)"
 
 
@@ -46,17 +47,17 @@ def no_driver(found: Seen, *, blocks: bool) -> Finding:
     why = "models that use a GPU cannot start"
     if found.absent:
         fix = (
-            "install NVIDIA's driver for Windows, and none inside WSL, then: wsl --shutdown"
+            f"install NVIDIA's driver for Windows, and none inside WSL, then {RESTART}"
             if found.wsl
-            else "install NVIDIA's driver (Debian: sudo apt-get install nvidia-driver), then restart the machine"
+            else "sudo apt-get install nvidia-driver   # on Debian; then restart the machine"
         )
         return Finding("nvidia driver", "bad", "there is no nvidia-smi, so no driver", why, fix, blocks)
     if "mismatch" in found.fault:
         fix = "restart the machine: the driver was updated under a kernel that has the old one"
     elif found.wsl:
-        fix = "wsl --shutdown (in Windows), then again; else update NVIDIA's driver for Windows"
+        fix = f"update NVIDIA's driver for Windows if it fails again after this, {RESTART}"
     else:
-        fix = "sudo dmesg | grep -i nvrm (says why); a restart loads the driver again"
+        fix = "sudo dmesg | grep -i nvrm   # says why; a restart loads the driver again"
     return Finding("nvidia driver", "bad", found.fault, why, fix, blocks)
 
 

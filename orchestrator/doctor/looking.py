@@ -36,6 +36,12 @@ class Look:
         """Whether a file or folder of the machine is there, as far as this user may see."""
         return _is_there(self.root / path)
 
+    def is_folder(self, path: Path) -> bool:
+        """Whether a folder is there, as far as this user may see."""
+        with suppress(OSError):
+            return path.is_dir()
+        return False
+
     def drives(self) -> dict[str, Path]:
         """Name where Windows' drives are mounted, by their letters in small."""
         return {letter: self.root / at.lstrip("/") for letter, at in reading.drives(self._mounts).items()}
@@ -65,7 +71,7 @@ class Look:
 
     def _wslconfig(self, home: Path | None) -> dict[str, str] | None:
         if home is not None:
-            return reading.ini(_text(home / ".wslconfig"))
+            return _config(home / ".wslconfig")
         drive = self.drives().get("c")
         if drive is None:
             return None
@@ -73,7 +79,7 @@ class Look:
             users = [path for path in (drive / "Users").iterdir() if path.name.lower() not in NOBODY]
             files = [path / ".wslconfig" for path in users if _is_there(path / ".wslconfig")]
             if len(files) == 1:
-                return reading.ini(_text(files[0]))
+                return _config(files[0])
             # Of several nobody says here which one counts.
             return None if files else {}
         return None
@@ -191,6 +197,16 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _config(path: Path) -> dict[str, str] | None:
+    """Read .wslconfig: all of it is WSL's own choice where there is none; None where there is, and nobody may look."""
+    try:
+        return reading.ini(path.read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return {}
+    except OSError:
+        return None
 
 
 def _link(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The all-reduce between a model's GPUs: what came of a try, for what it counts, what to try when it hangs. Pure."""
 
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -77,6 +78,7 @@ class Trial:
         return " ".join(words)
 
 
+MEND = "python -m orchestrator doctor --fix"
 # In the order of what they cost: each takes a way from NCCL, the fastest first. The later ones keep what the earlier
 # ones say, as NCCL falls from one way to the next (its user guide, Environment Variables).
 TRIALS = (
@@ -116,12 +118,15 @@ def walk(
 
 
 def advice(environment: Mapping[str, str]) -> str:
-    """Say what to try by hand when it hangs, the next thing first; "" when nothing is left."""
+    """Say what tries what is left when it hangs, and how the next of that is tried by hand."""
     left = trials(environment)
     if not left:
         return "nothing is left to switch off: look at the driver (wsl --update, a newer one), and at the cards alone"
     words = ", ".join(f'{name} = "{value}"' for name, value in left[0].environment.items())
-    return f"env = {{ {words} }} for the model in models.toml; the next up tries it with them"
+    return (
+        f"{MEND}   # tries all that is left, in order, and keeps what works\n"
+        f"or by hand: env = {{ {words} }} for the model in models.toml; the next up tries it with them"
+    )
 
 
 def said(text: str, environment: Mapping[str, str]) -> Result:
@@ -198,7 +203,7 @@ def refusal(profile: Profile, result: Result, environment: Mapping[str, str]) ->
     """The error of an `up`: what came of it, and what to do."""
     return (
         f"{profile.name} would hang: the all-reduce between {gpu_names(profile.gpus)} {_short(result)}.\n"
-        f"  Try: {advice(environment)}\n"
+        f"{textwrap.indent(advice(environment), '  ')}\n"
         f"  To start it all the same: up {profile.name} --force"
     )
 

@@ -1,5 +1,6 @@
 """Which findings have a remedy that is safe and can be undone, as data: what is done and how it is undone. Pure."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,8 @@ DAEMON = "/etc/docker/daemon.json"
 @dataclass(frozen=True)
 class Remedy:
     """One thing that --fix does. subject is a file or a folder, or a setting whose value is value.
+
+    Of the runtime value is the copy that is made of Docker's configuration, "" where there is none to copy.
 
     argv are the commands of one that changes the machine itself, which is asked for first: cause says what it costs.
     """
@@ -43,14 +46,16 @@ def remedies(box: Box) -> list[Remedy]:
 
 
 def _runtime(box: Box) -> Remedy:
+    copy = box.docker.copy
     argv = (
-        ("sudo", "sh", "-c", f"[ ! -e {DAEMON} ] || [ -e {DAEMON}{KEPT} ] || cp -a {DAEMON} {DAEMON}{KEPT}"),
+        # One that this user may not see is not to be lost.
+        ("sudo", "cp", "-a", DAEMON, copy) if copy else ("sudo", "test", "!", "-e", DAEMON),
         ("sudo", "nvidia-ctk", "runtime", "configure", "--runtime=docker"),
-        ("sudo", *restart(box).split()[1:]),
+        tuple(restart(box).split()),
     )
-    return Remedy("runtime", DAEMON, cause="Docker restarts, and with it all containers", argv=argv)
+    return Remedy("runtime", DAEMON, copy, "Docker restarts, and with it all containers", argv)
 
 
 def lines(argv: Sequence[Sequence[str]]) -> list[str]:
     """Write commands as they are typed."""
-    return [" ".join(f"'{word}'" if " " in word else word for word in each) for each in argv]
+    return [shlex.join(each) for each in argv]

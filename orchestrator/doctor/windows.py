@@ -1,5 +1,6 @@
 """Asks Windows, through its own programs, what cannot be seen from inside WSL. Only looks."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,18 +17,23 @@ SHELL = f"{SYSTEM}/WindowsPowerShell/v1.0/powershell.exe"
 TDR = r"HKLM\SYSTEM\CurrentControlSet\Control\GraphicsDrivers"
 DISKS = r"HKCU\Software\Microsoft\Windows\CurrentVersion\Lxss"
 MEMORY = "(Get-CimInstance Win32_ComputerSystem).TotalPhysicalMemory"
+PROFILE = re.compile(r"^USERPROFILE=(.+?)\s*$", re.MULTILINE)
 NOT_WSL = "this is not WSL"
 NO_INTEROP = "programs of Windows cannot be started from here (interop is off in /etc/wsl.conf)"
 NO_DRIVE = "drive C: of Windows is not mounted here"
 
 
 def home(look: Look, run: Run) -> Path | None:
-    """Name the folder of Windows' user as it is mounted here; None when Windows does not say."""
+    """Name the folder of Windows' user as it is mounted here; None when Windows does not say, or none is there."""
     drive = look.drives().get("c")
     if drive is None:
         return None
-    said = run([str(drive / SYSTEM / "cmd.exe"), "/d", "/c", "echo %USERPROFILE%"], SECONDS).text.strip()
-    return mounted(look, said)
+    # With /u what cmd itself says is UTF-16: a user may be called 张三, which the code page of another language, and a
+    # reader of UTF-8, does not know. echo would take a & in a name for the end of its own command.
+    said = run([str(drive / SYSTEM / "cmd.exe"), "/d", "/u", "/c", "set USERPROFILE"], SECONDS).text
+    found = PROFILE.search(said)
+    folder = mounted(look, found[1]) if found else None
+    return folder if folder is not None and look.is_folder(folder) else None
 
 
 def mounted(look: Look, path: str) -> Path | None:
@@ -49,7 +55,8 @@ def ask(look: Look, run: Run, wsl: Wsl, port: int) -> Windows:
     tdr = told("reg.exe", "query", TDR)
     disks = told("reg.exe", "query", DISKS, "/s").text
     # BasePath begins with the letter of its drive.
-    below = look.drives().get(reading.base_path(disks, wsl.distribution)[:1].lower())
+    folder = reading.base_path(disks, wsl.distribution)
+    below = look.drives().get(folder[:1].lower())
     memory = run([str(drive / SHELL), "-NoProfile", "-NonInteractive", "-Command", MEMORY], SHELL_SECONDS).text.strip()
     return Windows(
         memory=int(memory) if memory.isdigit() else None,
@@ -60,6 +67,8 @@ def ask(look: Look, run: Run, wsl: Wsl, port: int) -> Windows:
         excluded=reading.excluded(told("netsh.exe", "interface", "ipv4", "show", "excludedportrange", "tcp").text),
         forwards=reading.forwards(told("netsh.exe", "interface", "portproxy", "show", "v4tov4").text),
         drive=look.place(below) if below else None,
+        # Of a path that is not all ASCII the code page is not known.
+        folder=folder if folder.isascii() else "",
     )
 
 

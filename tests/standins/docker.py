@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.standins.serving import serving
+from tests.standins.serving import serving, serving_locally
 
 CLI = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -23,13 +23,16 @@ class Docker:
     def __init__(self, folder: Path) -> None:
         self.containers: dict[str, dict[str, Any]] = {}
         self.images: dict[str, str] = {}
-        self.address = ""
+        # Where it listens: for a daemon that may be elsewhere, and for one of this machine.
+        self.address = self.local = ""
         # Containers of nobody's project, as the daemon lists them.
         self.others: list[dict[str, Any]] = []
         # What it says of itself beside its version.
         self.info: dict[str, Any] = {}
         # What it refuses everything with, when it does.
         self.refusal = ""
+        # The ends of paths that it refuses, though it answers.
+        self.refuses: tuple[str, ...] = ()
         # What the log of each service's container holds.
         self.logs: dict[str, str] = {}
         # The containers that it was told to remove; it has none but those of services.
@@ -74,10 +77,10 @@ class Docker:
 def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if docker.refusal:
-                self._json({"message": docker.refusal}, 500)
-                return
             path = urlsplit(self.path).path
+            if docker.refusal or path.endswith(docker.refuses):
+                self._json({"message": docker.refusal or "not now"}, 500)
+                return
             logged = next(
                 (name for name in docker.containers if path.endswith(f"/containers/tandem-{name}/logs")), None
             )
@@ -135,8 +138,9 @@ def _handler(docker: Docker) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Docker]:
-    """Run one on a free port of this machine; its command lies in a new folder `bin`."""
+    """Run one on a free port of this machine, and on a socket; its command lies in a new folder `bin`."""
     docker = Docker(folder)
-    with serving(_handler(docker)) as where:
-        docker.address = f"tcp://{where}"
+    handler = _handler(docker)
+    with serving(handler) as where, serving_locally(handler) as path:
+        docker.address, docker.local = f"tcp://{where}", f"unix://{path}"
         yield docker

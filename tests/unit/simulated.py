@@ -16,6 +16,7 @@ from orchestrator.project import Project
 from orchestrator.settings import Settings
 from orchestrator.states import Container
 from orchestrator.trust import Shown
+from tests.unit.pasting import pasted
 from tests.unit.values import VERSIONS, profile
 
 GIB = 1 << 30
@@ -66,6 +67,8 @@ class FakeEngine:
         self.listens = "unix:///var/run/docker.sock"
         self.listed: list[Container] = []
         self.has: list[Published] = []
+        # What it refuses to list, though it answers.
+        self.refuses: set[str] = set()
         self.tags = frozenset({"tandem/vllm:0.32.0-cu130", "tandem/vllm:0.32.0-cpu"})
 
     def info(self) -> dict[str, Any]:
@@ -77,14 +80,21 @@ class FakeEngine:
         return self.listens
 
     def containers(self) -> dict[str, Container]:
+        self._allowed("containers")
         return {container.service: container for container in self.listed}
 
     def publishing(self, port: int) -> list[Published]:
         self.info()
+        self._allowed("ports")
         return self.has
 
     def images(self) -> frozenset[str]:
+        self._allowed("images")
         return self.tags
+
+    def _allowed(self, what: str) -> None:
+        if what in self.refuses:
+            raise TandemError("Docker refused: not now")
 
 
 class Simulated:
@@ -148,7 +158,7 @@ class Simulated:
         self.write("usr/lib/wsl/lib/libcuda.so.1", "")
         self.write("mnt/c/Users/me/.wslconfig", "\r\n".join(["[wsl2]", *config, ""]))
         (self.root / "mnt/c/Users/Public").mkdir(exist_ok=True)
-        self.says("cmd.exe", "C:\\Users\\me\r\n")
+        self.says("cmd.exe /d /u /c set USERPROFILE", "USERPROFILE=C:\\Users\\me\r\n")
         self.says("reg.exe query HKLM", TDR)
         self.says("reg.exe query HKCU", REGISTRY)
         self.says("netstat.exe", "\r\n  TCP    0.0.0.0:135    0.0.0.0:0    LISTENING    1204\r\n")
@@ -192,10 +202,12 @@ class Simulated:
         return examining.examine(self.whole, cast("Engine", self.engine), self.means, lambda _: None)
 
     def findings(self) -> dict[str, Finding]:
-        """Everything that is found, by check; of several of one check the worst."""
+        """Everything that is found, by check; of several of one check the worst. What is to be pasted can be."""
         found: dict[str, Finding] = {}
         order = ("ok", "unknown", "warn", "bad")
-        for each in every.findings(self.box()):
+        listed = every.findings(self.box())
+        pasted(listed)
+        for each in listed:
             if each.check not in found or order.index(each.status) > order.index(found[each.check].status):
                 found[each.check] = each
         return found

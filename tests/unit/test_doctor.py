@@ -7,9 +7,10 @@ import pytest
 from orchestrator.doctor import words
 from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.remedies import remedies
-from orchestrator.engine import Published
+from orchestrator.engine import NO_COMMAND, NOT_ALLOWED, NOT_RUNNING, Published
 from orchestrator.trust import Shown
-from tests.unit.simulated import DRIVE, GIB, MOUNTS, NOW, WSL1, Simulated
+from tests.unit.pasting import faults
+from tests.unit.simulated import DRIVE, GIB, MOUNTS, NOW, REGISTRY, WSL1, Simulated
 from tests.unit.values import container, profile
 
 AWQ = profile(name="awq", model="Qwen/Qwen2.5-32B-Instruct-AWQ")
@@ -44,6 +45,37 @@ def test_what_is_well_has_neither_why_nor_fix_and_all_else_has_a_fix(wsl: Simula
     assert all(each.why and each.fix for each in found if each.status in ("bad", "warn"))
 
 
+@pytest.mark.parametrize(
+    ("fix", "wrong"),
+    [
+        ("sudo kill -9 77; else wsl --shutdown", "syntax error near unexpected token `else'"),
+        ("python -m orchestrator up NAME (tries it first)", "syntax error near unexpected token `('"),
+        ("if it is not meant: sudo nvidia-smi -i 0 -pl 450", "a command among words"),
+        ("sudo dmesg | grep -i nvrm (says why); a restart", "syntax error near unexpected token `('"),
+        ("Start it ('sudo systemctl start docker', or Docker Desktop)", "a command among words"),
+        ("wsl --shutdown", "not marked as PowerShell's"),
+        ("in PowerShell as administrator:\nsudo nvidia-smi -i 0 -pl 450", "sudo is not of Windows"),
+        ("in PowerShell:\nwsl --shutdown\nor\nsudo kill (77)", "syntax error near unexpected token `('"),
+        ("sudo kill -9 77\nor in PowerShell, which ends all of WSL:\nwsl --shutdown", ""),
+        ("wsl --shutdown   # in PowerShell; ends all of WSL", ""),
+        ("close what holds it (a browser), or less of it", ""),
+    ],
+)
+def test_what_cannot_be_pasted_is_told(fix: str, wrong: str) -> None:
+    """The findings of all simulated machines go through the same (Simulated.findings)."""
+    assert (wrong in "\n".join(faults(fix))) if wrong else faults(fix) == []
+
+
+def test_a_path_with_blanks_is_one_word_of_what_is_to_be_pasted(box: Simulated, tmp_path: Path) -> None:
+    box.settings = {"TANDEM_MODELS": str(tmp_path / "my (own) models")}
+    assert box.findings()["weights' disk"].fix.endswith(f"'{tmp_path}/my (own) models'")
+    left = tmp_path / "my (own) models/a/b/._____temp"
+    left.mkdir(parents=True)
+    with (left / "model.safetensors").open("wb") as stream:
+        stream.truncate(2 * GIB)
+    assert box.findings()["left downloads"].fix == f"rm -r '{left}'"
+
+
 # --- WSL --------------------------------------------------------------------------------------------------------------
 
 
@@ -51,7 +83,7 @@ def test_wsl_1_stands_in_the_way(wsl: Simulated) -> None:
     wsl.write("proc/version", WSL1)
     found = wsl.findings()["wsl"]
     assert (found.status, found.found, found.blocks) == ("bad", "WSL 1, Debian", True)
-    assert found.fix == "in PowerShell: wsl --set-version Debian 2"
+    assert found.fix == "in PowerShell:\nwsl --set-version Debian 2"
     assert [each.check for each in wsl.blocking()] == ["wsl"]
     # As it is: Docker does not run there.
     wsl.engine.said = "Docker does not answer. Start it."
@@ -213,6 +245,21 @@ def test_sleepers_that_have_no_room_are_told(wsl: Simulated) -> None:
     assert "memory=54GB" in found.fix
 
 
+def test_all_who_ask_for_memory_give_one_line_for_it(box: Simulated) -> None:
+    box.wsl()
+    box.profiles = [profile(sleep="auto"), profile(name="awq", model=AWQ.model, sleep="auto"), profile(name="third")]
+    box.memory(23)
+    found = box.findings()
+    names = ("memory for weights", "memory for sleepers")
+    assert [found[name].status for name in names] == ["bad", "warn"]
+    assert all("\nmemory=54GB\n" in found[name].fix for name in names)
+    # What Windows has not is not asked for.
+    box.says("powershell.exe", str(48 * GIB))
+    found = box.findings()
+    assert "\nmemory=36GB\n" in found["memory for weights"].fix
+    assert "Windows has 48.0 GiB in all" in found["memory for sleepers"].fix
+
+
 def test_of_models_that_all_sleep_one_is_awake(box: Simulated) -> None:
     box.profiles = [profile(sleep="auto"), profile(name="awq", model=AWQ.model, sleep="auto")]
     box.settings = {"TANDEM_HOST_RESERVE": str(4 * GIB)}
@@ -252,7 +299,7 @@ def test_a_limit_of_locked_memory_is_told(box: Simulated) -> None:
     limits = '{"default-ulimits": {"memlock": {"Name": "memlock", "Soft": %s, "Hard": %s}}}'
     box.write("etc/docker/daemon.json", limits % (65536, 65536))
     found = box.findings()["memlock"]
-    assert (found.status, found.fix.splitlines()[-1]) == ("warn", "then sudo systemctl restart docker")
+    assert (found.status, found.fix.splitlines()[-1]) == ("warn", "sudo systemctl restart docker")
     box.write("etc/docker/daemon.json", limits % (-1, -1))
     assert box.findings()["memlock"].status == "ok"
 
@@ -329,14 +376,34 @@ def test_downloads_that_modelscope_left_are_told_when_they_are_large(box: Simula
 
 
 def test_a_docker_that_does_not_answer_is_bad_with_its_own_fix_and_all_else_is_looked_at(box: Simulated) -> None:
-    box.engine.said = "Docker does not answer. Start it ('sudo systemctl start docker')."
+    box.engine.said = NOT_RUNNING
     found = box.findings()
     assert (found["docker"].status, found["docker"].found) == ("bad", "Docker does not answer")
-    assert found["docker"].fix == "Start it ('sudo systemctl start docker')."
+    assert found["docker"].fix.startswith("sudo systemctl start docker   # or start Docker Desktop")
     assert "engine" not in found
     assert (found["port"].status, found["port"].found) == ("unknown", "127.0.0.1:8000: Docker does not answer")
     assert found["docker's disk"].status == "unknown"
     assert found["memory for weights"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("said", "found", "fix"),
+    [
+        (NOT_ALLOWED, "Docker's socket may not be used by this user", "sudo usermod -aG docker $USER   #"),
+        (NO_COMMAND, "There is no docker command", "scripts/up   #"),
+        ("Docker refused: no. Not today", "Docker refused: no. Not today", "docker info   #"),
+        ("Docker gave no answer: x. 'docker info' shows whether it runs.", "Docker gave no answer: x.", "docker info "),
+    ],
+)
+def test_each_reason_why_docker_does_not_answer_has_a_line_to_paste(
+    box: Simulated, said: str, found: str, fix: str
+) -> None:
+    box.engine.said = said
+    row = box.findings()["docker"]
+    assert (row.found, row.fix.startswith(fix)) == (found, True)
+    (box.root / "run/systemd/system").rmdir()
+    box.engine.said = NOT_RUNNING
+    assert box.findings()["docker"].fix.startswith("sudo service docker start   #")
 
 
 @pytest.mark.parametrize(
@@ -361,6 +428,20 @@ def test_a_compose_that_is_too_old_stands_in_the_way(box: Simulated, said: str, 
 def test_without_compose_nothing_can_be_made(box: Simulated) -> None:
     box.says("docker compose version --short", "Usage: docker", code=125)
     assert (box.findings()["compose"].found, [each.check for each in box.blocking()]) == ("not there", ["compose"])
+
+
+def test_what_docker_will_not_list_is_unknown_and_not_missing(wsl: Simulated) -> None:
+    wsl.engine.refuses = {"containers", "images", "ports"}
+    wsl.says("docker buildx version", "", code=1)
+    wsl.free = 30 * 10**9
+    found = wsl.findings()
+    assert found["restarts"].found == "could not look: Docker refused: not now"
+    assert found["port"].found == "127.0.0.1:8000: Docker refused: not now"
+    assert "could not look what is to come" in found["docker's disk"].found
+    assert {name: found[name].status for name in ("restarts", "port", "docker's disk", "buildx", "windows' drive")} == {
+        "restarts": "unknown", "port": "unknown", "docker's disk": "unknown", "buildx": "warn", "windows' drive": "ok",
+    }  # fmt: skip
+    assert wsl.blocking() == []
 
 
 def test_without_buildx_no_image_that_is_missing_comes(box: Simulated) -> None:
@@ -520,6 +601,24 @@ def test_wsls_own_relay_and_connections_are_no_others(wsl: Simulated) -> None:
     assert wsl.findings()["port on windows"].status == "ok"
 
 
+def test_windows_own_http_server_is_another_program(wsl: Simulated) -> None:
+    wsl.says("netstat.exe", "  TCP    0.0.0.0:8000    0.0.0.0:0    LISTENING    4\r\n")
+    wsl.says("tasklist.exe", '"System","4","Services","0","144 K"\r\n')
+    found = wsl.findings()["port on windows"]
+    assert (found.status, found.found) == ("warn", "8000 is taken by System (pid 4)")
+    assert found.fix.splitlines()[-1] == "netsh http show servicestate"
+
+
+def test_a_service_of_windows_has_the_port_for_wsl_by_portproxy_alone(wsl: Simulated) -> None:
+    wsl.says("netstat.exe", "  TCP    0.0.0.0:8000    0.0.0.0:0    LISTENING    77\r\n")
+    wsl.says("tasklist.exe", '"svchost.exe","77","Services","0","144 K"\r\n')
+    assert wsl.findings()["port on windows"].found == "8000 is taken by svchost.exe (pid 77)"
+    wsl.says("netsh.exe interface portproxy", f"{PROXY}0.0.0.0 9000 172.20.5.3 9000\r\n")
+    assert wsl.findings()["port on windows"].status == "warn"
+    wsl.says("netsh.exe interface portproxy", f"{PROXY}0.0.0.0 8000 172.20.5.3 8000\r\n")
+    assert wsl.findings()["port on windows"].status == "ok"
+
+
 def test_a_port_that_windows_keeps_is_told(wsl: Simulated) -> None:
     wsl.settings = {"TANDEM_PORT": "50010"}
     assert wsl.findings()["port on windows"].found == "Windows keeps 50000 to 50059 for itself"
@@ -551,12 +650,42 @@ PROXY = "Address         Port        Address         Port\r\n--------------- ---
         ("0.0.0.0         8000        127.0.0.1       8000", "ok"),
         ("0.0.0.0         8000        172.20.9.9      8000", "warn"),
         ("0.0.0.0         9000        172.20.5.3      8000", "warn"),
+        ("127.0.0.1       8000        172.20.5.3      8000", "warn"),
+        ("localhost       8000        172.20.5.3      8000", "warn"),
+        ("127.0.0.9       8000        172.20.5.3      8000", "warn"),
+        ("192.168.1.7     8000        172.20.5.3      8000", "ok"),
+        ("*               8000        172.20.5.3      8000", "ok"),
+        ("desk            8000        172.20.5.3      8000", "ok"),
     ],
 )
 def test_a_portproxy_has_to_lead_to_where_wsl_is_now(wsl: Simulated, line: str, status: str) -> None:
     wsl.settings = {"TANDEM_BIND": "0.0.0.0"}
     wsl.says("netsh.exe interface portproxy", f"{PROXY}{line}\r\n")
     assert wsl.findings()["reached from others"].status == status
+
+
+def test_of_several_lines_of_portproxy_the_one_that_leads_there_is_named(wsl: Simulated) -> None:
+    wsl.settings = {"TANDEM_BIND": "0.0.0.0"}
+    lines = ("127.0.0.1 8000 172.20.5.3 8000", "10.0.0.4 8000 172.20.9.9 8000", "192.168.1.7 8000 172.20.5.3 8000")
+    wsl.says("netsh.exe interface portproxy", PROXY + "".join(f"{line}\r\n" for line in lines))
+    assert wsl.findings()["reached from others"].found == "by Windows' portproxy at 192.168.1.7 to 172.20.5.3"
+    wsl.says("netsh.exe interface portproxy", PROXY + lines[0])
+    found = wsl.findings()["reached from others"]
+    assert (found.status, found.found) == ("warn", "portproxy listens on 127.0.0.1:8000")
+
+
+def test_a_portproxy_to_windows_own_localhost_ends_there_when_that_is_not_forwarded(box: Simulated) -> None:
+    box.wsl("localhostForwarding=false")
+    box.settings = {"TANDEM_BIND": "0.0.0.0"}
+    box.says("netsh.exe interface portproxy", f"{PROXY}0.0.0.0 8000 127.0.0.1 8000\r\n")
+    assert box.findings()["reached from others"].status == "warn"
+
+
+def test_a_network_that_wsl_has_not_is_told(box: Simulated) -> None:
+    box.wsl("networkingMode=None")
+    found = box.findings()["localhost on windows"]
+    assert (found.status, found.found) == ("bad", "networkingMode=none")
+    assert "networkingMode=mirrored" in found.fix
 
 
 def test_mirrored_networking_and_a_loopback_address_are_well(box: Simulated) -> None:
@@ -566,6 +695,9 @@ def test_mirrored_networking_and_a_loopback_address_are_well(box: Simulated) -> 
     box.wsl()
     box.settings = {}
     assert box.findings()["reached from others"].found == "not asked for (TANDEM_BIND=127.0.0.1)"
+
+
+WEIGHTS = "python -m orchestrator models   # lists weights; models remove NAME removes some"
 
 
 # --- the clock, the disks ---------------------------------------------------------------------------------------------
@@ -595,7 +727,9 @@ def test_a_disk_with_no_room_for_any_model_stands_in_the_way(box: Simulated) -> 
     assert (found.status, "still takes 49.4 GB" in found.found) == ("bad", True)
     box.profiles = [profile(), AWQ]
     box.free = 60 * 10**9
-    assert box.findings()["docker's disk"].status == "warn"
+    found = box.findings()["docker's disk"]
+    assert found.status == "warn"
+    assert {"docker builder prune", WEIGHTS} <= set(found.fix.splitlines())
     box.free = 100 * 10**9
     assert box.findings()["docker's disk"].status == "ok"
 
@@ -606,6 +740,8 @@ def test_weights_in_a_folder_need_room_there(box: Simulated, tmp_path: Path) -> 
     box.frees = {"/models": 20 * 10**9}
     found = box.findings()
     assert (found["space for weights"].status, found["docker's disk"].status) == ("bad", "ok")
+    # Images are elsewhere.
+    assert found["space for weights"].fix == WEIGHTS
 
 
 def test_the_drive_of_windows_below_wsls_disk_has_to_have_room(wsl: Simulated) -> None:
@@ -613,6 +749,17 @@ def test_the_drive_of_windows_below_wsls_disk_has_to_have_room(wsl: Simulated) -
     wsl.frees = {"mnt/c": 9 * 10**9}
     found = wsl.findings()
     assert (found["windows' drive"].status, found["docker's disk"].status) == ("bad", "ok")
+    lines = found["windows' drive"].fix.splitlines()
+    assert lines[lines.index("wsl --shutdown") :] == [
+        "wsl --shutdown",
+        "diskpart",
+        "then at its prompt, which ends with exit:",
+        r'select vdisk file="C:\Users\me\AppData\Local\wsl\debian\ext4.vhdx"',
+        "compact vdisk",
+    ]
+    # Of a name in a code page nobody knows what it is.
+    wsl.says("reg.exe query HKCU", REGISTRY.replace("\\me\\", "\\\ufffd\ufffd\\"))
+    assert 'file="<folder>\\ext4.vhdx"' in wsl.findings()["windows' drive"].fix
 
 
 def test_weights_that_nobody_could_look_at_are_not_counted_as_missing(box: Simulated) -> None:

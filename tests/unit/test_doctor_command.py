@@ -65,8 +65,37 @@ def test_a_docker_that_does_not_answer_is_bad_and_not_a_failure_to_look(folder: 
     done = doctor(folder, engine, "--json", DOCKER_HOST="unix:///nowhere/docker.sock")
     found = rows(done)
     assert (done.returncode, found["docker"]["status"]) == (1, "bad")
-    assert "Start it" in found["docker"]["fix"]
+    assert " docker start" in found["docker"]["fix"] or "start docker " in found["docker"]["fix"]
     assert found["project's disk"]["status"] in ("ok", "warn")
+
+
+@pytest.mark.parametrize(("refused", "check"), [("/containers/json", "restarts"), ("/images/json", "docker's disk")])
+def test_a_docker_that_answers_and_refuses_a_list_leaves_that_unknown_and_all_else_in_the_table(
+    folder: Path, engine: docker.Docker, refused: str, check: str
+) -> None:
+    engine.refuses = (refused,)
+    (folder / "root").mkdir()
+    engine.info = {"DockerRootDir": str(folder / "root")}
+    done = doctor(folder, engine, "--json")
+    found = rows(done)
+    assert (found[check]["status"], found[check]["blocks"]) == ("unknown", False)
+    assert "Docker refused: not now" in found[check]["found"]
+    assert found["engine"]["status"] == "ok"
+    table = doctor(folder, engine)
+    assert (table.returncode, f"unknown {check}" in table.stdout) == (done.returncode, True)
+
+
+def test_of_several_env_files_fix_says_that_it_needs_one_also_in_json(folder: Path, engine: docker.Docker) -> None:
+    engine.others = [{"Id": "1", "Names": ["/webui"], "Labels": {}, "Ports": [{"PublicPort": 58123}]}]
+    shell = {"COMPOSE_ENV_FILES": "a.env,b.env", "TANDEM_PORT": "58123"}
+    for name in ("a.env", "b.env"):
+        (folder / name).write_text("")
+    said = "--fix needs one file, and there are 2; name one: --env-file .env"
+    done = doctor(folder, engine, "--fix", **shell)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {said}\n")
+    done = doctor(folder, engine, "--fix", "--json", **shell)
+    assert (done.returncode, json.loads(done.stdout)["problems"]) == (1, [said])
+    assert rows(done)["port"]["status"] == "bad"
 
 
 def test_a_project_that_cannot_be_read_is_2(folder: Path, engine: docker.Docker, tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_a_link_stays_a_link(box: Simulated, tmp_path: Path) -> None:
     assert (tmp_path / "real.env").read_bytes() == b"A=1\n"
 
 
+def test_what_undoes_it_may_have_blanks_in_its_path(box: Simulated, tmp_path: Path) -> None:
+    folder = tmp_path / "my models/a b"
+    box.settings = {"TANDEM_MODELS": str(folder)}
+    done = Fixer(box).fix()
+    assert folder.is_dir()
+    undo(done[0])
+    assert not folder.parent.exists()
+    other = Fixer(box, user=1001).fix()[0].text.splitlines()[1]
+    assert other == f"  sudo install -d -o 1000 -g 1000 '{folder}'"
+
+
 def test_scripts_are_told_and_left(box: Simulated) -> None:
     script = box.project / "scripts/up"
     script.parent.mkdir()
@@ -145,8 +156,7 @@ def test_an_env_file_that_was_not_there_goes_again(box: Simulated) -> None:
 
 
 COMMANDS = [
-    "sudo sh -c [ ! -e /etc/docker/daemon.json ] || [ -e /etc/docker/daemon.json.before-doctor ] || "
-    "cp -a /etc/docker/daemon.json /etc/docker/daemon.json.before-doctor",
+    "sudo cp -a /etc/docker/daemon.json /etc/docker/daemon.json.before-doctor",
     "sudo nvidia-ctk runtime configure --runtime=docker",
     "sudo systemctl restart docker",
 ]
@@ -157,6 +167,7 @@ def unconfigured(box: Simulated) -> Simulated:
     assert isinstance(box.engine.said, dict)
     box.engine.said["Runtimes"] = {}
     box.write("usr/bin/nvidia-container-runtime-hook", "")
+    box.write("etc/docker/daemon.json", "{}")
     return box
 
 
@@ -165,8 +176,32 @@ def test_the_runtime_is_configured_when_somebody_says_yes(unconfigured: Simulate
     (done,) = fixer.fix()
     assert fixer.ran == COMMANDS
     assert done.text == "NVIDIA's runtime: configured, and Docker restarted"
-    assert done.undo.startswith("sudo mv /etc/docker/daemon.json.before-doctor /etc/docker/daemon.json")
+    assert done.undo == (
+        "sudo mv /etc/docker/daemon.json.before-doctor /etc/docker/daemon.json && sudo systemctl restart docker"
+    )
     assert "Docker restarts, and with it all containers" in fixer.asked[0]
+
+
+def test_each_configuring_keeps_a_copy_of_its_own_and_undoes_to_that(unconfigured: Simulated) -> None:
+    unconfigured.write("etc/docker/daemon.json.before-doctor", "of the first time")
+    fixer = Fixer(unconfigured, says=True)
+    (done,) = fixer.fix()
+    copy = "/etc/docker/daemon.json.before-doctor-2"
+    assert fixer.ran[0] == f"sudo cp -a /etc/docker/daemon.json {copy}"
+    assert done.undo.startswith(f"sudo mv {copy} /etc/docker/daemon.json && ")
+
+
+def test_a_configuration_that_was_not_there_goes_again_and_one_that_is_not_seen_is_not_lost(
+    unconfigured: Simulated,
+) -> None:
+    (unconfigured.root / "etc/docker/daemon.json").unlink()
+    fixer = Fixer(unconfigured, says=True)
+    (done,) = fixer.fix()
+    assert fixer.ran == ["sudo test ! -e /etc/docker/daemon.json", *COMMANDS[1:]]
+    assert done.undo == "sudo rm /etc/docker/daemon.json && sudo systemctl restart docker"
+    fixer = Fixer(unconfigured, says=True, fails="test")
+    (done,) = fixer.fix()
+    assert (fixer.ran, done.undo) == (["sudo test ! -e /etc/docker/daemon.json"], "")
 
 
 def test_the_runtime_is_left_when_somebody_says_no_or_nobody_can(unconfigured: Simulated) -> None:
@@ -181,7 +216,8 @@ def test_what_comes_after_a_failure_is_not_done(unconfigured: Simulated) -> None
     fixer = Fixer(unconfigured, says=True, fails="nvidia-ctk")
     (done,) = fixer.fix()
     assert fixer.ran == COMMANDS[:2]
-    assert "failed" in done.text
+    assert "'sudo nvidia-ctk runtime configure --runtime=docker' failed" in done.text
+    assert done.undo.startswith("sudo mv ")
 
 
 def test_docker_is_never_configured_for_a_machine_without_a_toolkit(unconfigured: Simulated) -> None:

@@ -1,5 +1,6 @@
 """Each check of the GPUs where it finds something, and where it finds nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from orchestrator.doctor.nccl import Result, Tried
 from orchestrator.profiles import Profile
 from orchestrator.settings import Settings
 from tests.unit.nvidia_samples import ALIVE, DEAD, LINUX, NONE_P2P, WSL2, on_first, process, seen
+from tests.unit.pasting import pasted
 from tests.unit.values import VERSIONS, profile
 
 CPU = {"name": "demo", "gpus": [], "image": "cpu", "model": "./demo"}
@@ -30,6 +32,7 @@ def judge(
     said = Settings(settings or {}, ())
     found = findings(seen(folder, text, **more), profiles or (usual(),), VERSIONS, said.get, around)
     assert len({row.check for row in found}) == len(found), "a check has one row"
+    pasted(found)
     return {row.check: row for row in found}
 
 
@@ -58,7 +61,17 @@ def test_without_a_driver_models_that_need_gpus_cannot_start(tmp_path: Path) -> 
     assert (row.check, row.status, row.found, row.blocks) == (
         "nvidia driver", "bad", "there is no nvidia-smi, so no driver", True,
     )  # fmt: skip
-    assert "apt-get install nvidia-driver" in row.fix
+    assert row.fix.startswith("sudo apt-get install nvidia-driver   #")
+
+
+def test_under_wsl2_it_is_windows_that_needs_a_driver_or_a_new_one(tmp_path: Path) -> None:
+    wsl = replace(seen(tmp_path, WSL2), cards=())
+    (row,) = findings(replace(wsl, fault="there is no nvidia-smi", absent=True), [usual()], VERSIONS)
+    assert row.fix.splitlines()[0].startswith("install NVIDIA's driver for Windows, and none inside WSL, then in")
+    (failed,) = findings(replace(wsl, fault="Unable to determine the device handle"), [usual()], VERSIONS)
+    assert failed.fix.splitlines()[0].startswith("update NVIDIA's driver for Windows if it fails again after this")
+    pasted([row, failed])
+    assert row.fix.splitlines()[1] == failed.fix.splitlines()[1] == "wsl --shutdown"
 
 
 def test_without_a_driver_others_start_all_the_same(tmp_path: Path) -> None:
@@ -250,6 +263,10 @@ def test_a_worker_that_outlived_its_container_is_found(tmp_path: Path) -> None:
     assert (row.status, row.fix) == ("bad", "sudo kill -9 77")
     assert row.found == "VLLM::Worker_TP0 (77, 19.53 GiB), of a container that does not run any more"
     assert "gpu 0 leftovers" not in judge(tmp_path, text, around=Around(), **groups), "Docker was not asked"
+    under = judge(tmp_path, on_first(WSL2, process(77, "C", "python", "10 MiB")), **groups)["gpu 0 leftovers"]
+    assert under.fix.splitlines() == [
+        "sudo kill -9 77", "or, where that does not help, in PowerShell, which ends all of WSL:", "wsl --shutdown",
+    ]  # fmt: skip
     groups["p77"] = "/user.slice/user-1000.slice"
     assert "gpu 0 leftovers" not in judge(tmp_path, text, **groups)
 
@@ -278,7 +295,10 @@ def test_a_power_limit_below_the_usual_is_told_with_what_it_costs(tmp_path: Path
     row = judge(tmp_path, LINUX.replace("<current_power_limit>450.00 W", "<current_power_limit>300.00 W", 1))
     assert (row["gpu 0 power"].status, row["gpu 0 power"].found) == ("warn", "limited to 300 of 450 W")
     assert "33 % less power" in row["gpu 0 power"].why
+    assert row["gpu 0 power"].fix == "sudo nvidia-smi -i 0 -pl 450   # if it is not meant"
     assert "gpu 1 power" not in row
+    under = judge(tmp_path, WSL2.replace("<current_power_limit>450.00 W", "<current_power_limit>300.00 W", 1))
+    assert under["gpu 0 power"].fix == "if it is not meant, in PowerShell as administrator:\nnvidia-smi -i 0 -pl 450"
     raised = LINUX.replace("<current_power_limit>450.00 W", "<current_power_limit>600.00 W")
     assert "gpu 0 power" not in judge(tmp_path, raised)
 
@@ -346,6 +366,22 @@ def test_pinned_memory_that_is_turned_off_under_wsl2(tmp_path: Path) -> None:
         (WSL2, usual(sleep="auto"), {}), (WSL2, usual(), off), (LINUX, usual(sleep="auto"), off),
     ):  # fmt: skip
         assert not [name for name in judge(tmp_path, text, server, settings=settings) if name.startswith("pinned")]
+
+
+def test_pinned_memory_that_a_version_needs_to_start_is_bad_when_it_is_off(tmp_path: Path) -> None:
+    build = VERSIONS.builds["0.32.0"]
+    for version, status in (("0.23.0", None), ("0.24.0", "bad"), ("0.31.2", "bad"), ("0.32.0", None)):
+        of = {kind: replace(each, version=version) for kind, each in build.items()}
+        versions = replace(VERSIONS, builds={**VERSIONS.builds, version: of})
+        off = Settings({"TANDEM_WITHOUT": "VLLM_WSL2_ENABLE_PIN_MEMORY"}, ())
+        listed = findings(seen(tmp_path, WSL2), [usual(vllm=version)], versions, off.get, AROUND)
+        pasted(listed)
+        rows = {row.check: row for row in listed}
+        row = rows.get("pinned memory qwen-14b")
+        assert (row.status if row else None) == status, version
+        if row:
+            assert row.why == f"vLLM {version} does not start under WSL2 without it (UVA is not available)"
+            assert row.fix == "take it out of TANDEM_WITHOUT"
 
 
 # --- the all-reduce ---------------------------------------------------------------------------------------------------

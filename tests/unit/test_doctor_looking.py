@@ -93,6 +93,20 @@ def test_a_program_that_hangs_or_is_not_there_says_nothing() -> None:
     assert host.ran(["/nowhere/reg.exe"], 1) == host.Ran(None, "")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_what_a_program_says_in_utf_16_is_read_too(encoding: str) -> None:
+    text = "USERPROFILE=C:\\Users\\张三\r\n"
+    told = f"import sys; sys.stdout.buffer.write(bytes.fromhex('{text.encode(encoding).hex()}'))"
+    assert host.ran([sys.executable, "-c", told], PATIENCE) == host.Ran(0, text)
+    told = f"import sys; sys.stdout.buffer.write(bytes.fromhex('{text.encode('gbk').hex()}'))"
+    assert host.ran([sys.executable, "-c", told], PATIENCE).text.startswith("USERPROFILE=C:\\Users\\")
+
+
+def test_what_a_person_watches_is_no_part_of_our_own_output(capfd: pytest.CaptureFixture[str]) -> None:
+    assert host.shown([sys.executable, "-c", "print('seen'); raise SystemExit(3)"]) == 3
+    assert capfd.readouterr() == ("", "seen\n")
+
+
 def test_mounts_are_found_by_the_nearest_and_the_last() -> None:
     listed = reading.mounts("a / ext4 rw 0 0\nb /mnt/my\\040disk 9p rw 0 0\nc /data ext4 rw 0 0\nd /data xfs rw 0 0\n")
     assert reading.kind_at(listed, "/mnt/my disk/x") == "9p"
@@ -120,6 +134,42 @@ def test_of_several_users_settings_nobody_guesses(tmp_path: Path) -> None:
     assert box.box().wsl.config is None
     box.wsl("memory=8GB")
     assert box.box().wsl.config == {"memory": "8GB"}
+
+
+def test_a_user_of_any_name_has_settings_that_are_found(tmp_path: Path) -> None:
+    box = Simulated(tmp_path)
+    box.wsl()
+    box.write("mnt/c/Users/张三 & co/.wslconfig", "[wsl2]\nmemory=40GB\nnetworkingMode=mirrored\n")
+    box.says("cmd.exe /d /u /c set USERPROFILE", "USERPROFILE=C:\\Users\\张三 & co\r\n")
+    assert box.box().wsl.config == {"memory": "40GB", "networkingmode": "mirrored"}
+    assert box.findings()["localhost on windows"].found == "mirrored: WSL and Windows have one localhost"
+
+
+@pytest.mark.parametrize(
+    "said",
+    # Of a cmd that did not know of UTF-16; a drive that is not mounted; a folder that is not there; nothing at all.
+    ["USERPROFILE=C:\\Users\\\ufffd\ufffd\r\n", "USERPROFILE=D:\\me\r\n", "USERPROFILE=C:\\Users\\gone\r\n", ""],
+)
+def test_a_folder_of_the_user_that_is_not_there_does_not_hide_the_settings_that_are(tmp_path: Path, said: str) -> None:
+    box = Simulated(tmp_path)
+    box.wsl("memory=40GB", "networkingMode=mirrored")
+    box.says("cmd.exe /d /u /c set USERPROFILE", said)
+    box.memory(39)
+    assert box.box().wsl.config == {"memory": "40GB", "networkingmode": "mirrored"}
+    assert "by .wslconfig" in box.findings()["memory for weights"].found
+    box.write("mnt/c/Users/you/.wslconfig", "")
+    found = box.findings()
+    assert found["localhost on windows"].status == "unknown", "of two nobody says which counts"
+    assert "its default" not in found["memory for weights"].found
+
+
+def test_a_user_without_settings_has_the_defaults_and_settings_that_nobody_may_read_are_unknown(tmp_path: Path) -> None:
+    box = Simulated(tmp_path)
+    box.wsl()
+    (box.root / "mnt/c/Users/me/.wslconfig").unlink()
+    assert box.box().wsl.config == {}
+    (box.root / "mnt/c/Users/me/.wslconfig").mkdir()
+    assert box.box().wsl.config is None
 
 
 def test_windows_is_asked_with_interop_alone_and_each_program_once(tmp_path: Path) -> None:

@@ -127,7 +127,20 @@ def test_the_trials_take_one_way_more_each() -> None:
     assert trials({"NCCL_P2P_DISABLE": "1"}) == list(TRIALS[1:])
     assert trials(TRIALS[-1].environment) == []
     assert "nothing is left" in nccl.advice(TRIALS[-1].environment)
-    assert nccl.advice({}).startswith('env = { NCCL_P2P_DISABLE = "1" } for the model in models.toml')
+    mend, by_hand = nccl.advice({}).splitlines()
+    assert mend.startswith("python -m orchestrator doctor --fix   # tries all that is left, in order")
+    assert by_hand.startswith('or by hand: env = { NCCL_P2P_DISABLE = "1" } for the model in models.toml')
+
+
+def test_a_start_that_would_hang_names_the_command_that_tries_what_is_left() -> None:
+    hung = Result("hung", "nccl", "first", "no end in 60 s")
+    assert nccl.refusal(profile(), hung, {}).splitlines() == [
+        "qwen-14b would hang: the all-reduce between GPUs 0, 1 did not end (no end in 60 s).",
+        "  python -m orchestrator doctor --fix   # tries all that is left, in order, and keeps what works",
+        '  or by hand: env = { NCCL_P2P_DISABLE = "1" } for the model in models.toml; the next up tries it with them',
+        "  To start it all the same: up qwen-14b --force",
+    ]
+    assert "doctor --fix" not in nccl.refusal(profile(), hung, TRIALS[-1].environment)
 
 
 def test_they_are_walked_until_one_works_and_what_was_needed_is_said() -> None:
