@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.doctor.fixing import Done
     from orchestrator.doctor.smi import Seen
     from orchestrator.engine import Engine
+    from orchestrator.profiles import Profile
     from orchestrator.project import Project
 
 # From then on it says what it is at.
@@ -67,6 +68,22 @@ def stop(whole: "Project", engine: "Engine") -> None:
 
     found = every.blocking(glance(whole, engine, means(whole, engine)))
     if found:
+        raise TandemError("\n".join(map(words.refusal, found)))
+
+
+def stop_by_gpus(whole: "Project", engine: "Engine", target: "Profile", seen: "Seen") -> None:
+    """Raise TandemError with what of the GPUs, as they were just seen, stands in the way of the target's start.
+
+    A server that runs has started, whatever nvidia-smi says now; and those of a Docker elsewhere are not these.
+    """
+    from orchestrator.doctor import gpus, words
+    from orchestrator.errors import TandemError
+
+    found = gpus.obstacles(seen, target, whole.versions, whole.settings.get)
+    if not found or not engine.address().startswith("unix://"):
+        return
+    container = engine.container(target.name)
+    if container is None or not container.alive:
         raise TandemError("\n".join(map(words.refusal, found)))
 
 

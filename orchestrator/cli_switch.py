@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from orchestrator.ask import Activator
     from orchestrator.doctor.derived import Setting
+    from orchestrator.doctor.smi import Seen
     from orchestrator.engine import Engine
     from orchestrator.fit.verdict import Fit
     from orchestrator.plan import Operation
@@ -49,11 +50,18 @@ class _Plan(NamedTuple):
     settings: "list[Setting]"
 
 
-def _looked(whole: "Project", target: "Profile") -> "Project":
-    """Look at the machine's GPUs, for a target that has any; where they cannot be seen, what was kept holds."""
-    from orchestrator.doctor import machine, nvidia
+def _seen(target: "Profile") -> "Seen | None":
+    """Look at the machine's GPUs, for a target that has any."""
+    from orchestrator.doctor import nvidia
 
-    found = nvidia.look().box if target.gpus and target.image == "cuda" else None
+    return nvidia.look() if target.gpus and target.image == "cuda" else None
+
+
+def _looked(whole: "Project", seen: "Seen | None") -> "Project":
+    """Take over how the machine is built; where its GPUs could not be seen, what was kept holds."""
+    from orchestrator.doctor import machine
+
+    found = seen.box if seen else None
     return whole if found is None else replace(whole, box=machine.merged(whole.box, found))
 
 
@@ -99,7 +107,7 @@ def plan_command(context: typer.Context, name: Name, as_json: Json = False) -> N
 
     whole = session.project(context)
     target = whole.profile(name)
-    whole = _looked(whole, target)
+    whole = _looked(whole, _seen(target))
     found = _plan(whole, session.engine(whole), activator(whole), target)
     if as_json:
         values = {
@@ -136,7 +144,9 @@ def _fitting(fit: "Fit | None", *, force: bool) -> None:
 def up(
     context: typer.Context,
     name: OptionalName = None,
-    force: Annotated[bool, typer.Option("--force", help="Try it though it cannot fit, or would hang.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Try it though it cannot fit, would hang, or its GPUs will not do.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Then ask it whether it is right, as 'verify' does; exit 1 if it is not.")
     ] = False,
@@ -162,7 +172,10 @@ def up(
         # Before Docker is asked: WSL 1 has none.
         cli_checks.stop(whole, engine)
         engine.check()
-        before, whole = whole.box, _looked(whole, target)
+        seen = _seen(target)
+        if seen and not force:
+            cli_checks.stop_by_gpus(whole, engine, target, seen)
+        before, whole = whole.box, _looked(whole, seen)
         if whole.box is not None and whole.box != before:
             kept.keep_box(whole.folder, whole.box)
         _write_stale(whole)

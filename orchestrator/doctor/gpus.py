@@ -49,12 +49,10 @@ def findings(
     around = around or Around()
     servers = [_server(profile, versions, found.driver, setting) for profile in mine]
     all_need = len(mine) == len(listed)
+    rows = _lasting(found, servers, versions, blocks=all_need)
     if found.fault:
-        return [gpus_servers.no_driver(found, blocks=all_need)]
-    rows = [*gpus_servers.driver(found, servers, versions, blocks=all_need)]
-    rows += gpus_servers.there(found, servers, blocks=all_need)
-    present = [server for server in servers if all(found.card(gpu) for gpu in server.profile.gpus)]
-    rows += gpus_servers.capability(found, present, blocks=all_need and len(present) == len(servers))
+        return rows
+    present = _present(found, servers)
     used = sorted({gpu for server in present for gpu in server.profile.gpus})
     for card in (card for card in found.cards if card.index in used):
         claims = [server for server in present if card.index in server.profile.gpus]
@@ -67,6 +65,36 @@ def findings(
     rows += [row for server in present for row in gpus_servers.allocator(found, server)]
     rows += gpus_servers.pinned(found, present)
     return rows + _reduced(found, present, around)
+
+
+def obstacles(
+    found: Seen, profile: Profile, versions: Versions, setting: Callable[[str], str] = lambda _: ""
+) -> list[Finding]:
+    """Name what of the driver and the GPUs stands in the way of one profile's start, whatever else runs: an `up`.
+
+    Not what is free of their memory, which `up` foresees with what gives way. Where no nvidia-smi is, nothing is known:
+    it is a package of its own, and Docker is asked anyway whether it can reserve the GPUs.
+    """
+    if found.absent or not profile.gpus or profile.image != "cuda":
+        return []
+    servers = [_server(profile, versions, found.driver, setting)]
+    return [row for row in _lasting(found, servers, versions, blocks=True) if row.blocks]
+
+
+def _lasting(found: Seen, servers: list[Server], versions: Versions, *, blocks: bool) -> list[Finding]:
+    """Judge what does not change from minute to minute: the driver, and what GPUs are here."""
+    if found.fault:
+        return [gpus_servers.no_driver(found, blocks=blocks)]
+    present = _present(found, servers)
+    return [
+        *gpus_servers.driver(found, servers, versions, blocks=blocks),
+        *gpus_servers.there(found, servers, blocks=blocks),
+        *gpus_servers.capability(found, present, blocks=blocks and len(present) == len(servers)),
+    ]
+
+
+def _present(found: Seen, servers: list[Server]) -> list[Server]:
+    return [server for server in servers if all(found.card(gpu) for gpu in server.profile.gpus)]
 
 
 def _server(profile: Profile, versions: Versions, driver: str, setting: Callable[[str], str]) -> Server:

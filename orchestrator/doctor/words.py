@@ -51,4 +51,4 @@ def summary(findings: Sequence[Finding]) -> str:
 def refusal(finding: Finding) -> str:
     """The line that a start ends with: the same as in the table."""
     fix = "".join(f"\n  {line}" for line in finding.fix.splitlines())
-    return f"{finding.check}: {finding.found}: {finding.why}{fix}"
+    return f"{finding.check}: {finding.found.removesuffix('.')}: {finding.why}{fix}"

@@ -33,6 +33,7 @@ class Machine:
         self.folder = in_order(folder / "project", QWEN, VERSIONS)
         (folder / "report.xml").write_text(LINUX)
         (folder / "p2p.txt").write_text(NONE_P2P)
+        self.report, self.engine = folder / "report.xml", engine
         self.smi = engine.bin / "nvidia-smi"
         self.smi.write_text(SMI.format(folder=folder))
         self.smi.chmod(0o755)
@@ -48,6 +49,13 @@ class Machine:
         engine.has("qwen-14b", image=IMAGES[2])
         entry = {"name": "qwen-14b", "state": "ready", "open": True, "since": 1767323045}
         stand_in.status = {"models": [entry], "wanted": ["qwen-14b"], "switch": None, "queue": [], "last": None}
+
+    def here(self) -> None:
+        """Have Docker be of this machine, where the router has its port."""
+        self.environment["DOCKER_HOST"] = self.engine.local
+        labels = {"com.docker.compose.project": "tandem", "com.docker.compose.service": "router"}
+        port = {"PublicPort": int(self.environment["TANDEM_PORT"])}
+        self.engine.others = [{"Id": "1", "Names": ["/tandem-router"], "Labels": labels, "Ports": [port]}]
 
     def command(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return run(self.folder, "-m", "orchestrator", *arguments, **self.environment, **more)
@@ -105,6 +113,67 @@ def test_a_machine_without_a_driver_is_not_kept(machine: Machine) -> None:
     done = machine.command("up", "qwen-14b")
     assert done.returncode == 0, done.stderr
     assert not (machine.folder / "box").exists()
+
+
+FAILS = "#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n"
+
+
+def broken(machine: Machine, how: str) -> None:
+    """Have the machine's GPUs be as no start of the model can use them."""
+    match how:
+        case "old":
+            machine.report.write_text(LINUX.replace("580.95.05", "470.1"))
+        case "one":
+            gpu = LINUX.index("<gpu id", LINUX.index("<gpu id") + 1)
+            machine.report.write_text(LINUX[:gpu] + "</nvidia_smi_log>")
+        case "mismatch":
+            machine.smi.write_text(FAILS)
+        case "weak":
+            machine.smi.write_text(machine.smi.read_text().replace("8.9", "6.1"))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("old", "nvidia driver: no vLLM here runs on NVIDIA driver 470.1: update it to 580 or newer: cannot start: "),
+        ("one", "gpus: 1 here (0 NVIDIA GeForce RTX 4090); models.toml names GPU 1 too: cannot start: qwen-14b"),
+        ("mismatch", "nvidia driver: Failed to initialize NVML: Driver/library version mismatch: models that use"),
+        ("weak", "compute capability: GPU 0 has 6.1, and vLLM 0.32.0 (cu130) has code for 7.5 or newer: cannot start"),
+    ],
+)
+def test_an_up_stops_by_its_gpus_with_doctors_own_line(machine: Machine, how: str, said: str) -> None:
+    machine.here()
+    machine.engine.has("qwen-14b", status="exited", image=IMAGES[2])
+    broken(machine, how)
+    done = machine.command("up", "qwen-14b")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {said}"), done.stderr
+    check = said.partition(":")[0]
+    listed = json.loads(machine.command("doctor", "--json").stdout)["findings"]
+    row = next(row for row in listed if row["check"] == check)
+    assert row["blocks"]
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"error: {check}: {row['found'].removesuffix('.')}: {row['why']}"
+    assert lines[1:] == [f"  {line}" for line in row["fix"].splitlines()]
+    assert not (machine.folder / "box").exists(), "it stops before it writes anything"
+    # Whoever insists gets further.
+    assert said not in machine.command("up", "qwen-14b", "--force").stderr
+
+
+def test_no_up_stops_by_gpus_that_it_does_not_need(machine: Machine) -> None:
+    # A server that runs has started.
+    broken(machine, "mismatch")
+    machine.here()
+    assert machine.command("up", "qwen-14b").returncode == 0
+    machine.engine.has("qwen-14b", status="exited", image=IMAGES[2])
+    stopped = machine.command("up", "qwen-14b")
+    assert stopped.stderr.startswith("error: nvidia driver: ")
+    # A Docker elsewhere has other GPUs; and where no nvidia-smi is, Docker itself is asked.
+    machine.environment["DOCKER_HOST"] = machine.engine.address
+    assert "nvidia driver: " not in machine.command("up", "qwen-14b").stderr
+    machine.here()
+    machine.smi.unlink()
+    assert "nvidia driver: " not in machine.command("up", "qwen-14b").stderr
 
 
 def test_doctor_has_the_gpus_in_its_table_and_what_their_all_reduce_gave(machine: Machine) -> None:
