@@ -163,6 +163,16 @@ def test_the_activators_metrics_follow_while_it_is_there(here: Lab) -> None:
     assert counted(here, "refused_total", code="activator_away") == 0
 
 
+def test_an_activator_that_says_nothing_is_away_and_holds_no_scrape(here: Lab) -> None:
+    path = here.folder / "activator.sock"
+    path.unlink(missing_ok=True)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as silent:
+        silent.bind(str(path))
+        path.chmod(0o666)
+        silent.listen()
+        assert counted(here, "activator_up") == 0
+
+
 def test_a_servers_own_metrics_are_there_while_its_route_is_open(here: Lab) -> None:
     status, answer = here.send("GET", "/-/metrics/one")
     assert (status, json.loads(answer)["error"]["code"]) == (503, "model_not_ready")
