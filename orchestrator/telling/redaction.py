@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
-from orchestrator.telling import known, shapes
+from orchestrator.telling import known, networks, shapes
 from orchestrator.telling.known import Known
 from orchestrator.telling.shapes import GONE
 
@@ -17,22 +16,47 @@ _DONE = re.compile(r"(?:USER|HOST|ADDRESS|EMAIL|MAC)[0-9]+")
 _NAME = r"\w(?:[\w.+-]*\w)?"
 _SLASH = r"(?:[\\/]{1,4}|%2[Ff])"
 _HOME = re.compile(rf"((?:[\\/]|%2[Ff])home{_SLASH})({_NAME})")
-# Windows' names may have spaces in them.
-_USERS = re.compile(rf"((?:[\\/]|%2[Ff])Users{_SLASH})({_NAME}(?: {_NAME}){{0,2}}(?=[\\/])|{_NAME})", re.IGNORECASE)
+# Windows' names may have spaces in them, so where one ends is judged by what comes after it: a slash, or a quote.
+# Further words go where they are written as names are, and one before the line's end goes whatever it is.
+_PART = r"[\w(](?:(?:[\w.+()$~-]|(?<=\w)'(?=\w))*[\w)$])?"
+_GAP = r"(?: |%20)"
+_SPACED = (
+    rf"{_PART}(?:{_GAP}{_PART}){{0,2}}(?=[\\/]|%2[Ff])"
+    rf"|{_PART}(?:{_GAP}{_PART}){{1,2}}(?=[\"'`])"
+    rf"|{_PART}{_GAP}{_PART}(?=\s*$)"
+    rf"|{_PART}(?:{_GAP}(?=[A-Z]|[^\x00-\x7f]){_PART}){{1,2}}"
+    rf"|{_NAME}"
+)
+_USERS = re.compile(rf"((?:[\\/]|%2[Ff])(?i:users){_SLASH})({_SPACED})", re.MULTILINE)
+_TILDE = re.compile(r"((?<![\w~./])~)([A-Za-z][\w.-]*)(?=/)")
 _NOBODY = re.compile(r"(?:public|default|all users|default user)", re.IGNORECASE)
 _EMAIL = re.compile(r"(?<![\w.+*-])[\w.+-]+@(?!sha256)[\w-]+(?:\.[\w-]+)+")
-_MAC = re.compile(r"(?<![\w:.-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])")
-_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?![\w])")
-_IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\.?\w)")
-# What comes before or after four figures that are a version: packages, kernels, drivers.
-_VERSION_BEFORE = re.compile(
-    r"(?:[=~<>!]=|[<>]|\b(?:version|release|kernel|linux|driver|cuda|cudnn|cublas|nccl|wsl|build)[\"']?[ :=]{1,3}v?"
-    r"|[-_]cu\d+[- ]{1,4})$",
+# Who is where: as a shell's prompt says it, and as ssh and the like are told it.
+_PROMPT = re.compile(r"((?<![\w.+*/@-]))([A-Za-z_][\w.-]*)@([A-Za-z0-9][\w-]*)(?=:[~/])")
+_SSH = re.compile(
+    r"(\b(?:ssh(?:-[a-z0-9]+)?|scp|sftp|rsync|mosh)\s(?:[^\n@]{0,60}\s)?)([A-Za-z_][\w.-]*)@([A-Za-z0-9][\w-]*)"
+)
+# As environments have them.
+_VARIABLE = re.compile(
+    r"(?<![A-Za-z0-9_])(?:(?P<user>USER|USERNAME|LOGNAME|SUDO_USER)|COMPUTERNAME|HOSTNAME|USERDOMAIN|LOGONSERVER)"
+    r"(?:[\"']?\s{0,2}[=:]\s{0,2}[\"']?\\{0,4})"
+    rf"(?P<value>{_NAME}(?: {_NAME}){{1,2}}(?=\s*$|[\"'])|{_NAME})",
+    re.MULTILINE,
+)
+# As Windows calls a machine that nobody gave a name, and who works at it.
+_WINDOWS = re.compile(
+    r"(?<![A-Za-z0-9-])(DESKTOP-[A-Z0-9]{7}|LAPTOP-[A-Z0-9]{8}|WIN-[A-Z0-9]{11}"
+    r"|(?i:desktop-(?=[a-z]*[0-9])[a-z0-9]{7}|laptop-(?=[a-z]*[0-9])[a-z0-9]{8}))(?![A-Za-z0-9-])"
+    rf"(?:(\\{{1,4}})({_SPACED}))?",
+    re.MULTILINE,
+)
+_SERIAL = re.compile(
+    r"((?<![a-z])serial(?:[ _-]?(?:number|num|no))?[\"']?\s{0,40}[:=]\s{0,4}[\"']?)"
+    r"(?=[A-Z-]{0,40}[0-9])[A-Z0-9-]{6,40}(?![A-Z0-9-])",
     re.IGNORECASE,
 )
-_VERSION_AFTER = re.compile(r"-(?:microsoft|WSL2|py\d|cp\d|\d+-)|\+")
 _DIGEST = re.compile(r"(?<![0-9A-Za-z])(sha256:)?([0-9a-f]{12})[0-9a-f]{21,116}(?![0-9A-Za-z])")
-_GPU = re.compile(r"\b(GPU-[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+_GPU = re.compile(r"\b((?:GPU|MIG)-[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE)
 
 
 class Redaction:
@@ -61,11 +85,13 @@ class Redaction:
         for pattern, kind in ((self._hosts, "ADDRESS"), (self._machines, "HOST")):
             if pattern:
                 text = pattern.sub(lambda found, kind=kind: self._word(kind, found[0].lower()), text)  # type: ignore[misc]
-        text = _USERS.sub(self._home, _HOME.sub(self._home, text))
+        for home in (_HOME, _USERS, _TILDE):
+            text = home.sub(self._home, text)
         if self._users:
             text = self._users.sub(lambda found: self._word("USER", found[0]), text)
-        text = _MAC.sub(lambda found: self._word("MAC", found[0].lower()), text)
-        text = _IPV4.sub(self._four, _IPV6.sub(self._six, text))
+        text = _SSH.sub(self._someone, _PROMPT.sub(self._someone, text))
+        text = _VARIABLE.sub(self._variable, _WINDOWS.sub(self._windows, text))
+        text = networks.replaced(_SERIAL.sub(rf"\1{GONE}", text), self._word)
         return _GPU.sub(r"\1", _DIGEST.sub(r"\1\2", text))
 
     def values(self, value: Any) -> Any:
@@ -92,32 +118,23 @@ class Redaction:
             return found[0]
         return found[1] + self._word("USER", found[2])
 
-    def _four(self, found: re.Match[str]) -> str:
-        text, start, end = found.string, found.start(), found.end()
-        try:
-            address = IPv4Address(".".join(str(int(part)) for part in found[0].split(".")))
-        except AddressValueError:
-            return found[0]
-        if address.is_loopback or address.is_unspecified or int(address) == 0xFFFFFFFF:
-            return found[0]
-        if _VERSION_BEFORE.search(text[max(0, start - 24) : start]) or _VERSION_AFTER.match(text, end):
-            return found[0]
-        return self._word("ADDRESS", str(address))
+    def _windows(self, found: re.Match[str]) -> str:
+        machine, sign, user = found.groups()
+        return self._word("HOST", machine.lower()) + (f"{sign}{self._word('USER', user)}" if user else "")
 
-    def _six(self, found: re.Match[str]) -> str:
-        # What ends it may belong to the sentence.
-        for cut in range(min(3, len(found[0]))):
-            text = found[0][: len(found[0]) - cut]
-            try:
-                address = IPv6Address(text)
-            except AddressValueError:
-                if found[0][len(text) - 1] not in ":.":
-                    return found[0]
-                continue
-            if address.is_loopback or address.is_unspecified:
-                return found[0]
-            return self._word("ADDRESS", str(address)) + found[0][len(text) :]
-        return found[0]
+    def _variable(self, found: re.Match[str]) -> str:
+        user, value = found["user"], found["value"]
+        if value.lower() in known.NOBODY or _DONE.fullmatch(value):
+            return found[0]
+        return found[0][: -len(value)] + self._word("USER" if user else "HOST", value if user else value.lower())
+
+    def _someone(self, found: re.Match[str]) -> str:
+        before, user, machine = found.groups()
+        who, where = (
+            name if name.lower() in known.NOBODY else self._word(kind, name)
+            for kind, name in (("USER", user), ("HOST", machine if _DONE.fullmatch(machine) else machine.lower()))
+        )
+        return f"{before}{who}@{where}"
 
 
 def _any(forms: Iterable[str]) -> re.Pattern[str] | None:
@@ -133,4 +150,5 @@ def _any(forms: Iterable[str]) -> re.Pattern[str] | None:
 def _names(names: Iterable[str], flags: int = 0) -> re.Pattern[str] | None:
     words = sorted(names, key=lambda name: (-len(name), name))
     listed = "|".join(map(re.escape, words))
-    return re.compile(rf"(?<![A-Za-z0-9])(?:{listed})(?![A-Za-z0-9])", flags) if words else None
+    # What ends a line is written as a letter in JSON.
+    return re.compile(rf"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))(?:{listed})(?![A-Za-z0-9])", flags) if words else None

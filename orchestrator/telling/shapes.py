@@ -15,7 +15,7 @@ _OPAQUE = re.compile(r"(?<![\w+/-])[A-Za-z0-9+/]{60,}={0,2}(?![\w+/=-])")
 _SLASHES = 5
 _TOKENS = re.compile(
     r"(?<![A-Za-z0-9])(?:"
-    r"hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|tdm-[A-Za-z0-9_-]{12,}"
+    r"hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|sk-(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,}|tdm-[A-Za-z0-9_-]{12,}"
     r"|ms-[0-9A-Za-z]{24,}|ms-[0-9A-Fa-f]{4,}(?:-[0-9A-Fa-f]{4,})+"
     r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|dckr_pat_[\w-]{16,}|npm_[A-Za-z0-9]{20,}"
     r"|pypi-[\w-]{32,}|xox[abeoprs]-[\w-]{10,}|A(?:KI|SI)A[0-9A-Z]{16}|AIza[\w-]{30,}|LTAI[0-9A-Za-z]{12,}"

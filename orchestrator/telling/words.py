@@ -1,6 +1,7 @@
 """Writes what was gathered as Markdown, section by section; what is wrapped is redacted before. Pure."""
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,14 @@ from orchestrator.telling.redaction import Redaction
 
 # Of models.toml, far above the lines of any that a person writes.
 MOST_LINES = 300
+NO_TOML = "[it is no TOML: each line is told as far as its first #]"
+# TOML's strings, in which a # is a sign as any other, and its comments. At the end of a string of several lines there
+# may be quotes of its own.
+_PARTS = re.compile(
+    r"(?P<string>\"\"\"(?:[^\\]|\\.)*?\"{3,5}|'''.*?'{3,5}|\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')|#[^\n]*", re.DOTALL
+)
+# In TOML's strings there is none.
+_BREAK = "\x00"
 HEAD = (
     "# Tandem: a report of one machine\n\n"
     "{when}. Keys, tokens, passwords, names of users and machines, and addresses were taken out (`***`, `USER1`, "
@@ -99,9 +108,21 @@ def settings(values: Mapping[str, str], usual: Mapping[str, str], source: Mappin
 
 def models(text: str) -> str:
     """Give models.toml without its comments, which are for those who write it."""
-    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    try:
+        tomllib.loads(text)
+        said, note = _PARTS.sub(_string, text), []
+    except tomllib.TOMLDecodeError:
+        # Nobody knows where its strings end.
+        said, note = re.sub("#.*", "", text), [NO_TOML]
+    kept = "\n".join(line.rstrip() for line in said.split("\n") if line.strip())
+    lines = kept.replace(_BREAK, "\n").split("\n") if kept else []
     more = len(lines) - MOST_LINES
-    return "\n".join([*lines[:MOST_LINES], *([f"[{more} more lines]"] if more > 0 else [])]) or "it is empty"
+    return "\n".join([*note, *lines[:MOST_LINES], *([f"[{more} more lines]"] if more > 0 else [])]) or "it is empty"
+
+
+def _string(found: re.Match[str]) -> str:
+    """Leave a string as it is, but mark the ends of its lines: they are no lines of the file's. Comments go."""
+    return (found["string"] or "").replace("\r\n", "\n").replace("\n", _BREAK)
 
 
 def doctor(findings: Iterable[Finding], redact: Redaction) -> str:

@@ -85,6 +85,7 @@ PURE = {
     "proof.wording",
     "telling.known",
     "telling.lines",
+    "telling.networks",
     "telling.redaction",
     "telling.shapes",
     "telling.words",

@@ -144,6 +144,106 @@ def test_names_and_addresses_become_words_that_stay_apart(line: str, after: str)
     assert redact(after) == after
 
 
+LEAKS = [
+    # Of these an arrow, a bracket, or a word made a version before.
+    ("5->192.168.1.7:8000", "5->ADDRESS1:8000"),
+    ("<192.168.1.7>", "<ADDRESS1>"),
+    ("<8.8.8.8>, >=8.8.4.4:53", "<ADDRESS1>, >=ADDRESS2:53"),
+    ("connected to WSL 172.20.5.3 now", "connected to WSL ADDRESS1 now"),
+    ("Linux 192.168.1.20", "Linux ADDRESS1"),
+    ("10.1.2.3+, 10.1.2.3+cu12", "ADDRESS1+, ADDRESS1+cu12"),
+    ("driver 47.100.1.2, build 47.100.1.3, release 47.100.1.4", "driver ADDRESS1, build ADDRESS2, release ADDRESS3"),
+    ("version 192.168.0.1; version=10.0.0.1; cuda: 169.254.1.1", "version ADDRESS1; version=ADDRESS2; cuda: ADDRESS3"),
+    ("x==172.16.0.9, x>=100.64.3.4, x==172.31.255.254", "x==ADDRESS1, x>=ADDRESS2, x==ADDRESS3"),
+    ("version 47.1.2.3:8000, v47.1.2.3/24, ==47.1.2.3>", "version ADDRESS1:8000, vADDRESS1/24, ==ADDRESS1>"),
+    ("192.168.1.7-1-microsoft, 192.168.1.7-py3", "ADDRESS1-1-microsoft, ADDRESS1-py3"),
+    ("nvidia-curand-cu12==10.3.5.147:80", "nvidia-curand-cu12==ADDRESS1:80"),
+    # Glued to other signs.
+    (r"failed\n192.168.1.7\t8.8.8.8", r"failed\nADDRESS1\tADDRESS2"),
+    ("10.1.2.3.nip.io 192.168.1.7.lan eth0_10.1.2.4 v10.1.2.5", "ADDRESS1.nip.io ADDRESS2.lan eth0_ADDRESS3 vADDRESS4"),
+    ("a=http%3A%2F%2F192.168.1.7%3A80, %20192.168.1.7", "a=http%3A%2F%2FADDRESS1%3A80, %20ADDRESS1"),
+    ("7.1.168.192.in-addr.arpa", "ADDRESS1.in-addr.arpa"),
+    ("ip-10-0-3-7.ec2.internal, 192-168-1-9", "ADDRESS1.ec2.internal, ADDRESS2"),
+    # IPv6.
+    ("fe80::215:5dff:fe01:ca05%12 and fe80::1%eth0", "ADDRESS1%12 and ADDRESS2%eth0"),
+    ("5->[fd00::7]:8000, <2001:db8::7>, http://%5Bfd00::7%5D", "5->[ADDRESS1]:8000, <ADDRESS2>, http://%5BADDRESS1%5D"),
+    ("2001:db8:0:0:0:0:0:1:8000", "ADDRESS1:8000"),
+    (r"x\nfd00::7", r"x\nADDRESS1"),
+    ("::ffff:192.168.1.7", "ADDRESS1"),
+    # Hardware.
+    ("eth0-00:15:5d:01:ca:05 enx00155d01ca05 mac_00-15-5D-01-CA-05", "eth0-MAC1 enxMAC1 mac_MAC1"),
+    ("80:00:00:48:fe:80:00:00:00:00:00:00:e4:1d:2d:03:00:4b:e4:71", "MAC1"),
+    ("MIG-8f3e1a2b-1111-2222-3333-444455556666 GPU-8F3E1A2B-1111-2222-3333-444455556666", "MIG-8f3e1a2b GPU-8F3E1A2B"),
+    ("    Serial Number                     : 1650520012345", "    Serial Number                     : ***"),
+    ('"serial": "1650520012345", board_serial=0322118081234', '"serial": "***", board_serial=***'),
+    # Names of people in paths.
+    (r"C:\Users\Li Wei", r"C:\Users\USER1"),
+    (r'"C:\Users\Li Wei" is shut', r'"C:\Users\USER1" is shut'),
+    (r"'C:\Users\Li Wei Chen'", r"'C:\Users\USER1'"),
+    (r'{"home": "C:\\Users\\Li Wei"}', r'{"home": "C:\\Users\\USER1"}'),
+    (r"C:\Users\Li Wei: no such folder", r"C:\Users\USER1: no such folder"),
+    (r"C:\Users\Li Wei is full, C:\Users\anna is full", r"C:\Users\USER1 is full, C:\Users\USER2 is full"),
+    (r"C:\Users\li wei", r"C:\Users\USER1"),
+    (r"DESKTOP-4F7K2QX\li wei", r"HOST1\USER1"),
+    ("key sk-abc1234567 of a client", "key *** of a client"),
+    ("47.1.2.3.nip.io, 47.1.2.4.example.cn:80", "ADDRESS1.nip.io, ADDRESS2.example.cn:80"),
+    ("USERNAME=Li Wei", "USERNAME=USER1"),
+    ("USER=anna LOGNAME=anna HOSTNAME=gpubox, USER=root", "USER=USER1 LOGNAME=USER1 HOSTNAME=HOST1, USER=root"),
+    (r'{"USERNAME": "anna", "LOGONSERVER": "\\\\ANNAPC"}', r'{"USERNAME": "USER1", "LOGONSERVER": "\\\\HOST1"}'),
+    ("ssh-ed25519 AAAA anna@gpubox", "ssh-ed25519 AAAA USER1@HOST1"),
+    (r"C:\Users\李 伟", r"C:\Users\USER1"),
+    (r"C:\Users\O'Brien\x, C:\Users\Anna (work)\x", r"C:\Users\USER1\x, C:\Users\USER2\x"),
+    ("c:/users/Li Wei/x and /MNT/C/USERS/bob", "c:/users/USER1/x and /MNT/C/USERS/USER2"),
+    (r"\\wsl.localhost\Debian\home\anna", r"\\wsl.localhost\Debian\home\USER1"),
+    ("//wsl.localhost/Debian/home/anna/x", "//wsl.localhost/Debian/home/USER1/x"),
+    ("file:///C:/Users/Li%20Wei/x", "file:///C:/Users/USER1/x"),
+    ("~anna/tandem", "~USER1/tandem"),
+    # People at machines.
+    ("anna@gpubox:~/tandem$ ls", "USER1@HOST1:~/tandem$ ls"),
+    ("ssh -p 22 anna@gpubox, root@gpubox:/data# ls", "ssh -p 22 USER1@HOST1, root@HOST1:/data# ls"),
+    ("DESKTOP-4F7K2QX and laptop-9a8b7c6d", "HOST1 and HOST2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "after"), LEAKS)
+def test_what_looks_like_a_version_or_a_part_of_a_word_and_is_private_goes(line: str, after: str) -> None:
+    redact = Redaction(Known())
+    assert redact(line) == after
+    assert redact(after) == after
+
+
+@pytest.mark.parametrize(
+    "sign", ["", " ", "<", ">", "->", "=", "==", ">=", "(", '"', "'", "/", "|", "@", "\\n", "_", "wsl "]
+)
+@pytest.mark.parametrize(
+    "end", ["", " ", ">", "+", ":80", "/24", "-1-x", ".", ",", ")", '"', "\\n", "_x", ".lan", " GB"]
+)
+@pytest.mark.parametrize("address", ["10.1.2.3", "172.20.5.3", "192.168.1.7", "100.64.0.9", "169.254.7.8"])
+def test_a_private_address_goes_whatever_is_around_it(sign: str, end: str, address: str) -> None:
+    assert address not in BLANK(f"version{sign}{address}{end}")
+
+
+VERSIONS = r"""
+NVRM version: NVIDIA UNIX x86_64 Kernel Module 580.159.04; glibc 2.28.3; Windows driver 32.0.15.6094
+Linux 5.15.153.1-microsoft-standard-WSL2; Linux version 5.15.153.1-microsoft-standard-WSL2 (root@65c757a075e2)
+WSL version 2.3.26.0; WSL 2.3.26.0; WSL version: 2.0.14.0; WSLg version: 1.0.65
+Windows 10.0.22631.4460; Windows version: 10.0.26100.2894; Microsoft Windows [Version 10.0.22631.4460]
+MSRDC version: 1.2.5620; Direct3D version: 1.611.1-81528511; DXCore version: 10.0.26100.1-240331-1435.ge-release
+[pip3] nvidia-curand-cu12==10.3.5.147, nvidia-cublas-cu12==12.4.5.8, nvidia-cudnn-cu12>=9.1.0.70
+nvidia_curand_cu12-10.3.5.147-py3-none-manylinux2014_x86_64.whl, nvidia-curand-cu12 10.3.5.147, libcurand.so.10.3.5.147
+nvidia_curand_cu12-10.3.5.147.dist-info; cudnn 9.1.0.70; torch 2.6.0+cu124; v1.2.3.4; libfoo-1.2.3.4.so; a 1.2.3.4+cu12
+::1 [::1]:8000 ::1%lo 127.0.0.1:8000 0.0.0.0/0 ::ffff:127.0.0.1 255.255.255.255 0:0:0:0:0:0:0:1
+Serial Number : N/A, serialized 12345678, serial: disabled, /mnt/c/Users/Public/x, ~/tandem, 3~4/5, ~10/12
+debian@bookworm, image@v1:latest, docker-desktop, desktop-linux, laptops-12345678
+C:\Users\Default\x 2026-11-23-10-32-27-64 1.2.3 1.2.3.4.5 300.1.2.3 step-1-2-3-4 10-20-30-40 a~b/c
+"""
+
+
+@pytest.mark.parametrize("line", VERSIONS.strip().splitlines())
+def test_versions_and_what_is_everybodys_stay_as_they_are(line: str) -> None:
+    assert Redaction(Known(users=frozenset({"anna"}), machines=frozenset({"annas-box"})))(line) == line
+
+
 ORDINARY = """
 driver 580.95.05, CUDA 13.0, NVIDIA GeForce RTX 4090, 24564 MiB, 450 W
 Linux 5.15.167.4-microsoft-standard-WSL2; nvidia-cudnn-cu12==9.1.0.70; nvidia_cublas_cu12-12.4.5.8-py3-none-any.whl

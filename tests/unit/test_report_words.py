@@ -1,8 +1,12 @@
 """What a report says: which lines of logs, in which words. Values in, text out."""
 
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator import failures
 from orchestrator.doctor.smi import Card, Seen
@@ -113,10 +117,63 @@ def test_settings_say_what_they_are_where_from_and_no_secret() -> None:
     assert words.settings({}, {}, {}, BLANK) == "none is set"
 
 
-def test_models_toml_is_told_without_comments() -> None:
-    assert words.models('# c\n\n[models.a] # b\n  model = "x"\n') == '[models.a] # b\n  model = "x"'
-    assert words.models("") == "it is empty"
-    assert words.models("a = 1\n" * 400).splitlines()[-1] == "[100 more lines]"
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('# c\n\n[models.a] # b\n  model = "x"\n', '[models.a]\n  model = "x"'),
+        ("a = \"x # y\" # c\nb = 'x # y' # c", "a = \"x # y\"\nb = 'x # y'"),
+        ('a = "say \\"x # y\\" # z" # c', 'a = "say \\"x # y\\" # z"'),
+        ('a = "x\\\\" # c "', 'a = "x\\\\"'),
+        ("a = 'x\\' # c '", "a = 'x\\'"),
+        ('a = """one # 1\n# two\n\n""three""" # c\nb = 1', 'a = """one # 1\n# two\n\n""three"""\nb = 1'),
+        ("a = '''it's # 1\n  # two'''' # c", "a = '''it's # 1\n  # two''''"),
+        ('a = """x\\""" # y""" # c', 'a = """x\\""" # y"""'),
+        ('a = [ # c\n  "#1", # d "\n  # e\n]', 'a = [\n  "#1",\n]'),
+        ('"a # b" = 1 # c\r\nb = 2 # d\r\n', '"a # b" = 1\nb = 2'),
+        ('a = "" # c', 'a = ""'),
+        ("# only a comment", "it is empty"),
+        ("", "it is empty"),
+    ],
+)
+def test_models_toml_is_told_without_comments(text: str, told: str) -> None:
+    assert words.models(text) == told
+
+
+@pytest.mark.parametrize(
+    "text", ['a = "x # my secret\nb = 1', 'a = """x\n# my secret\n', "a = # my secret\nb = '", "= 1 # my secret"]
+)
+def test_of_a_models_toml_that_is_none_no_comment_is_told(text: str) -> None:
+    told = words.models(text)
+    assert "secret" not in told
+    assert told.splitlines()[0] == "[it is no TOML: each line is told as far as its first #]"
+
+
+def test_a_long_models_toml_is_cut() -> None:
+    assert words.models("".join(f"a{number} = 1\n" for number in range(400))).splitlines()[-1] == "[100 more lines]"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    values=st.lists(
+        st.tuples(st.text(st.sampled_from("#'\"\\ab \n"), max_size=8), st.sampled_from(["basic", "long"])), max_size=4
+    ),
+    comments=st.lists(st.text(st.sampled_from("#'\"\\ab "), max_size=8), min_size=4, max_size=4),
+)
+def test_whatever_is_in_strings_and_comments_values_stay_and_comments_go(
+    values: list[tuple[str, str]], comments: list[str]
+) -> None:
+    def written(value: str, kind: str) -> str:
+        if kind == "basic":
+            return json.dumps(value)
+        return '"""\n' + value.replace("\\", "\\\\").replace('"""', '""\\"').replace(" \n", "\\u0020\n") + ' ."""'
+
+    text = "".join(
+        f"a{place} = {written(*value)} # SECRET{comment}\n"
+        for place, (value, comment) in enumerate(zip(values, comments, strict=False))
+    )
+    told = words.models(text)
+    assert "SECRET" not in told
+    assert tomllib.loads(told if values else "") == tomllib.loads(text)
 
 
 def test_gpus_are_told_with_what_is_known_of_them() -> None:
