@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from orchestrator import (
     cli_switch,
     cli_verify,
     cli_weights,
+    interrupts,
     session,
 )
 
@@ -52,8 +52,7 @@ def _root(
     ] = None,
 ) -> None:
     context.obj = _Options(env_file or [])
-    # A stop from outside ends as cleanly as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.listen()
 
 
 @app.command()

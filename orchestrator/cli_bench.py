@@ -126,6 +126,7 @@ def flags(  # noqa: PLR0913, PLR0917 (options)
     Each turn is a start of the server; requests for it wait meanwhile. Its own flags come back at the end, also after
     Ctrl-C or a failure, and models.toml stays as it is. Both results are kept. Exits with 1 when a request failed.
     """
+    from orchestrator import states
     from orchestrator.ask import activator
     from orchestrator.load import compare as comparing
     from orchestrator.load import flags as given
@@ -149,6 +150,7 @@ def flags(  # noqa: PLR0913, PLR0917 (options)
     trial = Trial(
         whole, engine, profile, session.say,
         measure=lambda wanted: load().measure(wanted), run=_operations(whole, engine, asked, profile),
+        taken=lambda: states.rivals(asked.require(), profile.name, profile.gpus),
     )  # fmt: skip
     with _nothing_kept():
         own, other = trial.turns(options, more, rounds)

@@ -63,6 +63,8 @@ class Engine:
         self.seconds = seconds
         # Why nobody is to wait for the daemon again; "" where it may answer.
         self.gone = ""
+        # The group of processes that Docker's CLI runs in: ours, or (0) one of its own, which no Ctrl-C reaches.
+        self.group: int | None = None
         self.folder = folder
         self.project = project
         self.environment = dict(environment)
@@ -257,16 +259,9 @@ class Engine:
         """
         try:
             done = subprocess.run(
-                argv,
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=seconds,
-            )
+                argv, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                errors="replace", check=False, timeout=seconds, process_group=self.group,
+            )  # fmt: skip
         except FileNotFoundError:
             raise TandemError(NO_COMMAND) from None
         except subprocess.TimeoutExpired:
@@ -285,6 +280,7 @@ class Engine:
             argv, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             # Nobody's input by accident: `up` may stand in a shell's loop that reads.
             stdin=subprocess.DEVNULL if given is None else subprocess.PIPE, text=True, errors="replace",
+            process_group=self.group,
         )  # fmt: skip
         try:
             if process.stdin:

@@ -1,6 +1,6 @@
 """What is running, as values: containers as Docker reports them, and the state that each one's profile is in. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -85,6 +85,23 @@ def entry(status: Mapping[str, Any] | None, model: str) -> Mapping[str, Any]:
     """Give what the activator's status says of one model; nothing when there is no status, or it has none of it."""
     found: list[Mapping[str, Any]] = (status or {}).get("models", [])
     return next((each for each in found if each.get("name") == model), {})
+
+
+def rivals(status: Mapping[str, Any] | None, model: str, gpus: Iterable[int]) -> list[str]:
+    """Name the other models that have one of these GPUs by the activator's status, or that somebody wants there.
+
+    They are up or on their way up, wanted, or requests wait for them: to bring `model` up takes the GPUs from them.
+    """
+    told = status or {}
+    asked = {*told.get("wanted", ()), (told.get("switch") or {}).get("target")}
+    mine = set(gpus)
+    return [
+        str(each["name"])
+        for each in told.get("models", ())
+        if each["name"] != model
+        and mine & set(each.get("gpus") or ())
+        and (each["name"] in asked or each.get("waiting") or each.get("state") in ("starting", "ready"))
+    ]
 
 
 @dataclass(frozen=True)

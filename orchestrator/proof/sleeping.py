@@ -76,8 +76,8 @@ def _back(activator: Activator, profile: Profile, say: Callable[[str], None]) ->
     status = activator.status() or {}
     if states.entry(status, profile.name).get("state") == "ready":
         return f"{profile.name} is up"
-    others = [model for model in status.get("wanted") or [] if model != profile.name]
-    if any(set(states.entry(status, model).get("gpus") or []) & set(profile.gpus) for model in others):
+    others = states.rivals(status, profile.name, profile.gpus)
+    if others:
         return f"{', '.join(others)} is wanted now, so {profile.name} is left as it is"
     say(f"bringing {profile.name} up again")
     try:

@@ -207,10 +207,12 @@ def test_only_the_command_line_and_what_meets_the_machine_read_the_environment()
     # bundle.inside walks folders with it; activator.store puts a file on the disk for good.
     # weights, load.run: the id of its own process is in the names of its containers; view: how wide a terminal is;
     # cli_keys and keyfile: who the user is, and whose a file shall be; doctor.kept puts a file on the disk for good.
+    # interrupts: writes nowhere once the terminal has gone.
     assert users("os") == {
         "activator.__main__", "activator.store",
         "base", "bundle.inside", "bundle.sources", "cli", "cli_bench", "cli_doctor", "cli_keys", "cli_report",
-        "cli_switch", "cli_weights", "doctor.kept", "host", "keyfile", "load.run", "session", "view", "weights",
+        "cli_switch", "cli_weights", "doctor.kept", "host", "interrupts", "keyfile", "load.run", "session", "view",
+        "weights",
     }  # fmt: skip
 
 

@@ -1,10 +1,13 @@
 """`bench NAME` and `bench compare` as commands, with stand-ins for Docker and for the activator."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from orchestrator.load import run as running
 from tests.checkout import PATIENCE, eventually
 from tests.standins import activator, docker
 from tests.unit.loads import recorded, result
+from tests.unit.terminals import CTRL_C, Terminal, on_terminal
 from tests.unit.test_cli_switch import IMAGES, Machine
 from tests.unit.test_main import MODELS, VERSIONS, tandem
 from tests.unit.values import ROOT, in_order
@@ -191,6 +195,102 @@ def test_flags_of_a_model_that_is_not_up_change_nothing(machine: Machine) -> Non
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: demo is stopped; bring it up first: python -m orchestrator up demo\n"
     assert steps(machine) == []
+
+
+BEGIN = ("bench", "flags", "demo", "--against", "--max-num-seqs 8", *FEW)
+OWN = "compose --profile demo --progress plain up --no-start --no-deps --no-build --pull never demo"
+TWO_ON_THE_SAME = "".join(
+    f'[models.{name}]\nmodel = "./demo"\ngpus = [0, 1]\ntensor_parallel_size = 2\n' for name in ("demo", "other")
+)
+
+
+def measuring(machine: Machine) -> None:
+    """Have the model come up and go down, and a benchmark go on for ever."""
+    machine.activator.script["down"] = [{"model": "demo", "phase": "stopped"}]
+    machine.activator.script["up"] = [{"model": "demo", "phase": "ready"}]
+    benchmark(machine, "", last=f"touch {machine.folder}/hangs; exec sleep 600")
+
+
+@contextmanager
+def trial(machine: Machine) -> Iterator[tuple["subprocess.Popen[bytes]", Terminal]]:
+    """Begin one on a terminal, which has come as far as measuring the other flags."""
+    measuring(machine)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **machine.environment, "TERM": "dumb"}
+    with on_terminal(["-m", "orchestrator", *BEGIN], environment, folder=machine.folder) as found:
+        eventually((machine.folder / "hangs").exists, what="a benchmark under way")
+        yield found
+
+
+def came_back(machine: Machine) -> None:
+    """See that the container was made anew with its own flags, and the model brought up again; nothing is kept."""
+    assert steps(machine) == ["down/demo", "up/demo"] * 2 + ["up --no-start", "run", "up --no-start"]
+    assert [line for line in machine.docker.did if "--no-start" in line][-1] == OWN
+    assert list((machine.folder / "results/bench").iterdir()) == []
+
+
+def test_flags_come_back_where_the_terminal_is_closed(machine: Machine) -> None:
+    with trial(machine) as (process, terminal):
+        terminal.close()
+    assert process.returncode == 130
+    came_back(machine)
+
+
+def test_flags_come_back_where_nobody_reads_what_is_said(machine: Machine) -> None:
+    measuring(machine)
+    with machine.begin(*BEGIN, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        eventually((machine.folder / "hangs").exists, what="a benchmark under way")
+        assert process.stderr is not None
+        # As where `tee` reads, which Ctrl-C ends too.
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+    came_back(machine)
+
+
+def test_flags_come_back_where_ctrl_c_comes_again_and_again(machine: Machine) -> None:
+    # The container is made for as long as the test likes; whoever does that is in the same terminal.
+    program = machine.docker.bin / "docker"
+    with trial(machine) as (process, terminal):
+        text = program.read_text(encoding="utf-8")
+        slow = f"touch {machine.folder}/making; until [ -e {machine.folder}/go ]; do sleep 0.05; done"
+        made = f"touch {machine.folder}/made"
+        program.write_text(text + f'case "$*" in *--no-start*) {slow}; {made} ;; esac\n', encoding="utf-8")
+        terminal.types(CTRL_C)
+        eventually((machine.folder / "making").exists, what="a container that is made")
+        terminal.types(CTRL_C)
+        terminal.types(CTRL_C)
+        terminal.shows("^C", times=3)
+        (machine.folder / "go").touch()
+        said = terminal.shows("nothing is kept")
+    assert process.returncode == 130
+    assert (machine.folder / "made").exists()
+    assert "putting demo's own flags back; Ctrl-C does not break that off" in said
+    came_back(machine)
+
+
+def test_flags_take_nothing_back_from_a_model_that_came_up_meanwhile(machine: Machine) -> None:
+    (machine.folder / "models.toml").write_text(TWO_ON_THE_SAME, encoding="utf-8")
+    machine.activator.script["down"] = [{"model": "demo", "phase": "stopped"}]
+    machine.activator.script["up"] = [{"model": "demo", "phase": "ready"}]
+    benchmark(machine, recorded("bench-serve-0.32.0"), last=f"touch {machine.folder}/measured")
+
+    def look() -> dict[str, Any] | None:
+        switched = (machine.folder / "measured").exists()
+        there = {"name": "demo", "state": "asleep" if switched else "ready", "open": not switched, "since": 1767323045}
+        other = {"name": "other", "state": "ready" if switched else "stopped", "gpus": [0, 1], "since": 1767323045}
+        return {"models": [there, other], "wanted": ["other"] if switched else [], "switch": None, "queue": []}
+
+    machine.activator.look = look
+    done = machine.command(*BEGIN)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert steps(machine) == ["down/demo", "up/demo", "down/demo", "up --no-start", "run", "up --no-start"]
+    assert [line for line in machine.docker.did if "--no-start" in line][-1] == OWN
+    assert done.stderr.splitlines()[-2:] == [
+        "other is up, or wanted, on GPUs of demo, so demo is left down, with its own flags: "
+        "python -m orchestrator up demo",
+        "error: demo is asleep now: somebody switched models while it was measured, or its server died. "
+        "Nothing is kept.",
+    ]
 
 
 # --- compare ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Flags to try: what is read, what is refused, and that a profile's own come back whatever happens."""
 
 import json
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,6 +106,12 @@ class Machine:
         self.has: list[str] = list(COMMAND)
         self.files: list[Path] = []
         self.fails: dict[str, BaseException] = {}
+        # What else happens at a step: signals that come, models that somebody else wants.
+        self.meets: dict[str, Callable[[], object]] = {}
+        self.others: list[str] = []
+        # Whether the terminal's signals pass by what Docker's CLI does, and at which steps they did.
+        self.group: int | None = None
+        self.were_apart: list[str] = []
 
     def container(self, service: str) -> Container | None:
         return self.server
@@ -129,6 +137,9 @@ class Machine:
 
     def _do(self, what: str) -> None:
         self.did.append(what)
+        if self.group == 0:
+            self.were_apart.append(what)
+        self.meets.get(what, lambda: None)()
         if what in self.fails:
             raise self.fails.pop(what)
 
@@ -136,7 +147,7 @@ class Machine:
         which = profile()
         return Trial(
             project(which, folder=self.folder), cast(Engine, self), which,
-            (said if said is not None else []).append, measure=self.measure, run=self.run,
+            (said if said is not None else []).append, measure=self.measure, run=self.run, taken=lambda: self.others,
         )  # fmt: skip
 
 
@@ -170,15 +181,125 @@ def test_its_own_flags_come_back_also_where_a_request_keeps_the_model_from_being
         machine.trial(said).turns(OPTIONS, ["--enforce-eager"], 1)
     assert machine.did[-3:] == BACK
     assert machine.has == list(COMMAND)
-    assert said[-1] == "qwen-14b is not drained, and is stopped all the same: a request wants it"
+    assert said[-2] == "qwen-14b is not drained, and is stopped all the same: a request wants it"
 
 
-def test_where_they_cannot_come_back_it_is_said_what_to_do(tmp_path: Path) -> None:
+LEFT = "qwen-14b is left down, with its own flags"
+UP = "python -m orchestrator up qwen-14b"
+
+
+@pytest.mark.parametrize("when", ["stop", "create"])
+def test_where_they_cannot_come_back_it_is_said_what_to_do(tmp_path: Path, when: str) -> None:
     machine, said = Machine(tmp_path), list[str]()
-    machine.fails["switch"] = KeyboardInterrupt()
+    machine.fails[when] = ValueError("a bug")
+    with pytest.raises(ValueError, match=r"^a bug$"):
+        machine.trial(said).turns(OPTIONS, ["--enforce-eager"], 1)
+    assert said[-1] == f"qwen-14b may still have the other flags, or be down: {UP}"
+
+
+def test_where_it_does_not_come_up_again_that_is_the_fault_and_its_own_flags_are_back(tmp_path: Path) -> None:
+    machine, said = Machine(tmp_path), list[str]()
+    machine.fails["switch"] = TandemError("qwen-14b is not ready: no memory")
+    with pytest.raises(TandemError, match=f"^{LEFT}: qwen-14b is not ready: no memory$"):
+        machine.trial(said).turns(OPTIONS, ["--enforce-eager"], 1)
+    assert machine.did[-3:] == BACK
+    assert said[-1] == f"{LEFT}: qwen-14b is not ready: no memory"
+
+
+def test_what_failed_first_is_the_fault_also_where_it_does_not_come_up_again(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.fails |= {"switch B": TandemError("first"), "switch": TandemError("second")}
+    with pytest.raises(TandemError, match=r"^first$"):
+        machine.trial().turns(OPTIONS, ["--enforce-eager"], 1)
+
+
+def test_from_another_model_that_came_up_meanwhile_nothing_is_taken(tmp_path: Path) -> None:
+    machine, said = Machine(tmp_path), list[str]()
+    machine.meets["measure --enforce-eager"] = lambda: machine.others.append("qwq")
+    machine.fails["measure --enforce-eager"] = TandemError("somebody switched models")
+    with pytest.raises(TandemError, match=r"^somebody switched models$"):
+        machine.trial(said).turns(OPTIONS, ["--enforce-eager"], 2)
+    assert machine.did == [*CHANGE, "measure --enforce-eager", "stop", "create"]
+    assert machine.has == list(COMMAND)
+    assert said[-1] == f"qwq is up, or wanted, on GPUs of qwen-14b, so {LEFT}: {UP}"
+
+
+def test_its_own_flags_are_not_measured_where_another_model_came_up_after_the_others_were(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.meets["create"] = lambda: machine.others.extend(["qwq", "r1"])
+    with pytest.raises(TandemError, match=f"^qwq, r1 are up, or wanted, on GPUs of qwen-14b, so {LEFT}: {UP}$"):
+        machine.trial().turns(OPTIONS, ["--enforce-eager"], 2)
+    assert machine.did == [*CHANGE, "measure --enforce-eager", "stop", "create"]
+
+
+def test_the_others_are_not_brought_up_where_another_model_came_up_before(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.meets["create B"] = lambda: machine.others.append("qwq")
+    with pytest.raises(TandemError, match=r"^qwq is up, or wanted, on GPUs of qwen-14b; nothing is measured$"):
+        machine.trial().turns(OPTIONS, ["--enforce-eager"], 2)
+    assert machine.did == ["stop B", "create B", "stop", "create"]
+    assert machine.has == list(COMMAND)
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+HANDLED = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("second", HANDLED)
+@pytest.mark.parametrize("first", HANDLED)
+def test_a_second_signal_does_not_break_off_what_puts_its_own_flags_back(
+    tmp_path: Path, first: int, second: int
+) -> None:
+    machine, before = Machine(tmp_path), [signal.getsignal(number) for number in HANDLED]
+    again = partial(signal.raise_signal, second)
+    machine.meets = {
+        "measure --enforce-eager": partial(signal.raise_signal, first), "stop": again, "create": again,
+    }  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        machine.trial().turns(OPTIONS, ["--enforce-eager"], 2)
+    assert machine.did == [*CHANGE, "measure --enforce-eager", *BACK]
+    assert machine.has == list(COMMAND)
+    # Of what the terminal sends to whatever runs in it nothing reaches Docker's CLI meanwhile.
+    assert machine.were_apart == ["stop", "create"]
+    assert [signal.getsignal(number) for number in HANDLED] == before
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_a_signal_while_its_own_flags_are_put_back_ends_it_after_that(tmp_path: Path, number: int) -> None:
+    machine = Machine(tmp_path)
+    machine.meets["create"] = partial(signal.raise_signal, number)
+    with pytest.raises(KeyboardInterrupt):
+        machine.trial().turns(OPTIONS, ["--enforce-eager"], 2)
+    assert machine.did == [*CHANGE, "measure --enforce-eager", *BACK]
+
+
+def test_a_stop_from_outside_does_not_break_off_that_it_comes_up_again(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.meets["switch"] = partial(signal.raise_signal, signal.SIGTERM)
+    machine.fails["measure --enforce-eager"] = TandemError("first")
+    with pytest.raises(TandemError, match=r"^first$"):
+        machine.trial().turns(OPTIONS, ["--enforce-eager"], 1)
+    assert machine.did[-3:] == BACK
+
+
+def test_ctrl_c_while_it_comes_up_again_leaves_it_down_with_its_own_flags(tmp_path: Path) -> None:
+    machine, said = Machine(tmp_path), list[str]()
+    machine.meets = {
+        "measure --enforce-eager": partial(signal.raise_signal, signal.SIGINT),
+        "switch": partial(signal.raise_signal, signal.SIGINT),
+    }
     with pytest.raises(KeyboardInterrupt):
         machine.trial(said).turns(OPTIONS, ["--enforce-eager"], 1)
-    assert said[-1] == "qwen-14b may still have the other flags, or be down: python -m orchestrator up qwen-14b"
+    assert machine.did[-3:] == BACK
+    assert said[-2:] == [
+        "bringing qwen-14b up again (Ctrl-C leaves it down, with its own flags)",
+        f"{LEFT}: {UP}",
+    ]
+
+
+# --- what is not begun ------------------------------------------------------------------------------------------------
 
 
 def test_a_server_that_is_not_as_models_toml_says_is_left_alone(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What Docker says of a container becomes the state of the server in it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from orchestrator import states
 from orchestrator.states import Container, Observed
 from tests.unit.values import container
 
@@ -93,3 +95,30 @@ def test_a_container_without_a_hash_is_not_what_compose_would_make() -> None:
 def test_a_container_that_is_not_there_is_not_current() -> None:
     assert Observed({}, frozenset(), wanted_hashes={"qwen-14b": "abc"}).current("qwen-14b") is False
     assert Observed({}, frozenset()).current("qwen-14b") is False
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"state": "ready"}, {}),
+        ({"state": "starting"}, {}),
+        ({"waiting": 2}, {}),
+        ({}, {"wanted": ["other"]}),
+        ({}, {"switch": {"target": "other"}}),
+    ],
+)
+def test_a_rival_is_up_or_coming_up_or_wanted_on_the_same_gpus(said: dict[str, Any], status: dict[str, Any]) -> None:
+    other = {"name": "other", "state": "stopped", "waiting": 0, "gpus": [1, 2], **said}
+    mine = {"name": "mine", "state": "ready", "gpus": [0, 1], "waiting": 1}
+    told = {"models": [mine, other], "wanted": ["mine"], "switch": None, **status}
+    assert states.rivals(told, "mine", [0, 1]) == ["other"]
+    # Beside one another they may both be up.
+    assert states.rivals(told, "mine", [0]) == []
+    assert states.rivals(told, "mine", []) == []
+
+
+@pytest.mark.parametrize("state", ["stopped", "asleep", "stopping", "failed"])
+def test_one_that_is_not_up_and_that_nobody_wants_is_no_rival(state: str) -> None:
+    told = {"models": [{"name": "other", "state": state, "gpus": [0]}], "wanted": [], "switch": None}
+    assert states.rivals(told, "mine", [0]) == []
+    assert states.rivals(None, "mine", [0]) == []
