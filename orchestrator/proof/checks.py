@@ -186,19 +186,32 @@ def _call_fault(call: Call) -> str:
     return ""
 
 
-def reasoning(found: Answer) -> Check:
-    """Judge an answer of a model that thinks first."""
-    if not found.ok:
-        return Check("reasoning", "miss", found.why)
-    mark = THINKING.search(found.text)
-    if mark:
-        return Check("reasoning", "miss", f"{mark[0]} is in the answer, not read by reasoning_parser")
-    if not found.reasoning.strip():
-        return Check("reasoning", "miss", "no reasoning beside the answer")
-    if not found.text.strip():
-        state: State = "warn" if found.cut else "miss"
-        return Check("reasoning", state, f"reasoning, and no answer after it within {found.tokens} tokens")
-    return Check("reasoning", "ok", f"{len(found.reasoning)} characters apart from the answer")
+def reasoning(found: Sequence[Answer]) -> Check:
+    """Judge the answers, one at least, of a model that thinks first; what did not come is for "chat" to tell.
+
+    DeepSeek-R1 and its distills think nothing at some easy questions, as their card says, so not every answer need have
+    reasoning. With no marks at all an answer is reasoning to vLLM's parsers, which is no fault either where it is one.
+    """
+    came = [answer for answer in found if answer.ok]
+    if not came:
+        return Check("reasoning", "miss", found[0].why)
+    marks = [mark[0] for answer in came if (mark := THINKING.search(answer.text))]
+    if marks:
+        return Check("reasoning", "miss", f"{marks[0]} is in the answer, not read by reasoning_parser")
+    thought = [answer for answer in came if answer.reasoning.strip()]
+    if not thought:
+        return Check("reasoning", "miss", f"no reasoning beside any of {len(came)} answers")
+    bare = [answer for answer in thought if not answer.text.strip()]
+    missing = f"no answer after it in {len(bare)} of {len(came)}"
+    # A model that thinks nothing, with a parser that takes all it says for thoughts.
+    whole = [answer for answer in came if not answer.cut]
+    if len(whole) > 1 and all(answer in bare for answer in whole):
+        return Check("reasoning", "miss", f"{missing}, though they ended by themselves")
+    if bare:
+        longest = max(answer.tokens or 0 for answer in bare)
+        return Check("reasoning", "warn", f"{missing}, the longest of {longest} tokens")
+    size = sum(len(answer.reasoning) for answer in thought)
+    return Check("reasoning", "ok", f"apart from the answer in {len(thought)} of {len(came)}, {size} characters in all")
 
 
 def long(found: Answer, tokens: int, limit: int, fault: str, *, words: bool) -> Check:

@@ -1,5 +1,6 @@
 """What a model is asked to prove that it is right: texts, and the bodies of requests but for the model's name. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +17,15 @@ CAPITALS = {
     "Egypt": "Cairo",
     "Greece": "Athens",
 }
-# Tokens of an answer: two or three sentences; and the same after a model has thought about them.
-SENTENCES, THOUGHT = 160, 1024
+# Tokens of an answer: two or three sentences; and the same after a model has thought about them, as QwQ does for one
+# to three thousand.
+SENTENCES, THOUGHT = 160, 3072
+# What a question takes at most, with a chat template around it and a tool beside it.
+ASKED = 512
+# How a model that thinks is asked: always for its likeliest token, it may think in a circle without end. The cards of
+# QwQ-32B ("Usage Guidelines") and DeepSeek-R1 and its distills ("Usage Recommendations") say so, and these values. The
+# seed is one for all, so that a model that does not read its prompt says the same to each.
+SAMPLED: Mapping[str, Any] = {"temperature": 0.6, "top_p": 0.95, "seed": 1}
 # A number of tokens that is no multiple of a usual block of the KV cache, so that none comes out even by chance.
 CUT = 45
 # What is left for the answer to a prompt as long as can be.
@@ -61,12 +69,13 @@ def chat(text: str, tokens: int, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "temperature": 0, **more}
 
 
-def plainly(text: str, tokens: int) -> dict[str, Any]:
+def plainly(text: str, tokens: int, **more: Any) -> dict[str, Any]:
     """Ask the same of a model that cannot chat."""
-    return {"prompt": f"Question: {text}\nAnswer:", "max_tokens": tokens, "temperature": 0, "stop": ["\nQuestion:"]}
+    body = {"prompt": f"Question: {text}\nAnswer:", "max_tokens": tokens, "temperature": 0, "stop": ["\nQuestion:"]}
+    return body | more
 
 
-def weather(tokens: int) -> dict[str, Any]:
+def weather(tokens: int, **more: Any) -> dict[str, Any]:
     """Ask what a tool can tell, and leave the model the choice."""
     city = {"type": "string", "description": "The name of the city, such as Oslo"}
     function = {
@@ -75,7 +84,7 @@ def weather(tokens: int) -> dict[str, Any]:
         "parameters": {"type": "object", "properties": {"city": city}, "required": ["city"]},
     }
     asked = "What is the weather in Paris right now? Use the tool."
-    return chat(asked, tokens, tools=[{"type": "function", "function": function}], tool_choice="auto")
+    return chat(asked, tokens, tools=[{"type": "function", "function": function}], tool_choice="auto", **more)
 
 
 def long(characters: int) -> str:

@@ -1,13 +1,15 @@
 """Asks a model one thing after another, and gives a row for each; what is right is for checks.py to say."""
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from statistics import median
 from typing import Any, NamedTuple
 
 from orchestrator.profiles import Profile
 from orchestrator.proof import checks, prompts, wording
 from orchestrator.proof.answers import Answer
-from orchestrator.proof.asking import LONG_SECONDS, Asker, Tokens
+from orchestrator.proof.asking import ANSWER_SECONDS, LONG_SECONDS, Asker, Tokens
 from orchestrator.proof.checks import Check, Twice
 from orchestrator.proof.prompts import CAPITALS, QUESTIONS, Question
 
@@ -18,6 +20,8 @@ TRIES = 3
 CLOSE, LOOKS = 8, 12
 # What a prompt beyond the limit has more than it.
 BEYOND = 64
+# Of the time for an answer, how much thoughts may take at the pace of one request alone: five at once are slower.
+THINKING_SHARE = 0.75
 
 
 class _Step(NamedTuple):
@@ -37,15 +41,22 @@ class Proof:
         sleep: Callable[[], Check],
         *,
         plumbing: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._asker = asker
         self._profile = profile
         self._say = say
         self._sleep = sleep
         self._words = not plumbing
+        self._clock = clock
+        self._thinks = profile.reasoning_parser is not None
+        self._sampled = prompts.SAMPLED if self._thinks else {}
         self._answers: dict[Question, Answer] = {}
         self._alone: dict[str, Answer] = {}
+        self._called: Answer | None = None
         self._limit: int | None = None
+        # Tokens a second of one request alone, None while nothing tells.
+        self._pace: float | None = None
         # Whether it chats: a model that was never taught to is asked in another form.
         self._chats = True
         # Why nothing more is asked; "" while it can be.
@@ -70,9 +81,10 @@ class Proof:
         yield _Step(("listed",), "looking for its names", self._listed)
         yield _Step(("completions",), "completions, one after another", self._completions)
         yield _Step((once,), f"{len(CAPITALS)} completions at once", self._at_once)
-        yield _Step(("chat",), "chats, in English and in Chinese", self._chat)
+        chats = "chats, in English and in Chinese"
+        yield _Step(("chat",), f"{chats}, which it thinks about first" if self._thinks else chats, self._chat)
         yield _Step(("max_tokens", "stop", "streaming"), "streams, and where answers end", self._ends)
-        if self._profile.reasoning_parser:
+        if self._thinks:
             yield _Step(("reasoning",), "its reasoning", self._reasoning)
         if self._profile.tool_call_parser:
             yield _Step(("tool calls",), "a tool call", self._tools)
@@ -87,12 +99,19 @@ class Proof:
         return [checks.listed(self._asker.models(), names, aliases)]
 
     def _completions(self) -> list[Check]:
+        paces = []
         for country in CAPITALS:
-            self._alone[country] = self._asker.completion(prompts.capital(country))
-            if self._alone[country].silent:
+            began = self._clock()
+            answer = self._alone[country] = self._asker.completion(prompts.capital(country))
+            if answer.cut and answer.tokens:
+                # Of full length: of a short one, most of the time is not the model's.
+                paces.append(answer.tokens / max(self._clock() - began, 1e-3))
+            if answer.silent:
                 # What hangs once hangs again: to wait for it each time takes hours and tells nothing.
                 self._over = self._asker.died() or "it does not answer completions"
                 break
+        # Not the mean: the very first request may have kernels compiled.
+        self._pace = median(paces) if paces else None
         return [checks.answers("completions", self._alone.values())]
 
     def _at_once(self) -> list[Check]:
@@ -101,28 +120,48 @@ class Proof:
         return [checks.at_once(self._alone, together, words=self._words)]
 
     def _chat(self) -> list[Check]:
-        """Ask one question alone, which may tell that the model does not chat, and the others at once."""
-        first, *others = QUESTIONS
-        answer = self._question(first)
-        self._chats = not checks.no_chat(answer)
-        self._answers[first] = answer if self._chats else self._question(first)
-        found = self._asker.together([partial(self._question, question) for question in others])
-        self._answers |= dict(zip(others, found, strict=True))
+        """Ask one question alone, which may tell that the model does not chat, and the others at once.
+
+        One that thinks is asked all at once, and for its tool call too: one after another, it thinks for minutes.
+        """
+        first = QUESTIONS if self._thinks else QUESTIONS[:1]
+        self._ask(first, tool=self._thinks and self._profile.tool_call_parser is not None)
+        refused = self._answers[QUESTIONS[0]]
+        self._chats = not checks.no_chat(refused)
+        self._ask(QUESTIONS[len(first) :] if self._chats else QUESTIONS)
         if not self._chats:
-            return [Check("chat", "warn", f"it is no model for chats: {answer.fault}")]
+            return [Check("chat", "warn", f"it is no model for chats: {refused.fault}")]
         return [checks.answers("chat", self._answers.values())]
+
+    def _ask(self, questions: Sequence[Question], *, tool: bool = False) -> None:
+        """Ask as many at once as have room for sure: a KV cache may hold max_model_len and no more, so others wait."""
+        asks: list[Callable[[], Answer]] = [partial(self._question, question) for question in questions]
+        asks += [self._weather] if tool else []
+        found: list[Answer] = []
+        limit = self._limit or self._profile.max_model_len
+        few = max(limit // max(self._room, 1), 1) if limit else len(asks)
+        while len(found) < len(asks):
+            found += self._asker.together(asks[len(found) : len(found) + few])
+        if tool:
+            self._called = found.pop()
+        self._answers |= dict(zip(questions, found, strict=True))
 
     def _question(self, question: Question) -> Answer:
         if self._chats:
-            return self._asker.chat(prompts.chat(question.text, self._room))
-        return self._asker.completion(prompts.plainly(question.text, self._room))
+            return self._asker.chat(prompts.chat(question.text, self._room, **self._sampled))
+        return self._asker.completion(prompts.plainly(question.text, self._room, **self._sampled))
+
+    def _weather(self) -> Answer:
+        return self._asker.chat(prompts.weather(self._room, **self._sampled))
 
     @property
     def _room(self) -> int:
-        """How many tokens an answer may have: enough to think first, and never more than half of the context."""
-        wanted = prompts.THOUGHT if self._profile.reasoning_parser else prompts.SENTENCES
+        """How many tokens an answer may have: enough to think first, as far as the context and the time allow."""
+        wanted = prompts.THOUGHT if self._thinks else prompts.SENTENCES
+        if self._thinks and self._pace is not None:
+            wanted = max(min(wanted, int(self._pace * ANSWER_SECONDS * THINKING_SHARE)), 1)
         limit = self._limit or self._profile.max_model_len
-        return min(wanted, limit // 2) if limit else wanted
+        return min(wanted, max(limit // 2, limit - prompts.ASKED)) if limit else wanted
 
     def _ends(self) -> list[Check]:
         """Judge an answer of a fixed length: its length, stopped in its middle, and streamed; and a chat streamed."""
@@ -149,10 +188,10 @@ class Proof:
         return tries
 
     def _reasoning(self) -> list[Check]:
-        return [checks.reasoning(self._answers[QUESTIONS[0]])]
+        return [checks.reasoning(list(self._answers.values()))]
 
     def _tools(self) -> list[Check]:
-        return [checks.tools(self._asker.chat(prompts.weather(self._room)))]
+        return [checks.tools(self._called or self._weather())]
 
     def _long(self) -> list[Check]:
         found = self._asker.tokens("Hi")

@@ -16,7 +16,6 @@ def words(answers: Mapping[Question, Answer]) -> list[Check]:
     if not came:
         return [Check(name, "skipped", "no answer came whose words could be judged") for name in NAMES]
     empty = [f"nothing is said to {texts.shown(q.text)}" for q, answer in came.items() if not answer.said.strip()]
-    loops = [fault for answer in came.values() if (fault := looped(answer))]
     noise = [fault for answer in came.values() if (fault := garbled(answer))]
     # Not of reasoning, parsed or not: models think in the language that they like.
     said = {question: answer.text.rpartition("</think>")[2] for question, answer in came.items()}
@@ -26,13 +25,23 @@ def words(answers: Mapping[Question, Answer]) -> list[Check]:
     number = f"{len(came)} answers"
     return [
         _row("not empty", empty, f"none of {number}"),
-        _row("no loop", loops, f"in {number}"),
+        _loops(list(came.values())),
         _row("clean text", noise, f"{number}: no sign that is none, no noise"),
         _row("language", tongues, f"{len(said)} answers, each in the language of its question")
         if said
         else Check("language", "skipped", "no answer came after the reasoning"),
         _row("own answers", [twin] if twin else [], "each question has its own"),
     ]
+
+
+def _loops(came: list[Answer]) -> Check:
+    """Look for loops in answers. One in the thoughts of a single one is no proof: models that think slip into them."""
+    said = [fault for answer in came if (fault := texts.looped(answer.text))]
+    thought = [fault for answer in came if (fault := texts.looped(answer.reasoning))]
+    if said or len(thought) != 1:
+        return _row("no loop", said + thought, f"in {len(came)} answers")
+    where = f"in the reasoning of one of {len(came)} answers and in no text"
+    return Check("no loop", "warn", f"{thought[0]}, {where}")
 
 
 def broken(answer: Answer) -> str:

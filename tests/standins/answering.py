@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from orchestrator.proof.prompts import CAPITALS, CUT, PASSWORD, QUESTIONS, TALE
+from orchestrator.proof.prompts import CAPITALS, CUT, PASSWORD, QUESTIONS, SENTENCES, TALE
 from tests.standins.serving import serving
 
 Json = dict[str, Any]
@@ -48,6 +48,22 @@ TEXTS: dict[str, tuple[str, str, str, str]] = {
     "spanish": ("Llueve porque el agua sube con el calor del sol, se enfría y cae otra vez.", BREAD, WATER, DOUGH),
     "same": (RAIN, RAIN, WATER, DOUGH),
 }
+# What each breakage makes of the reasoning and the answer to each of the four questions, None where it is as it should.
+LOOP = "Wait, let me think again. " * 40
+Thoughts = tuple[Json | None, Json | None, Json | None, Json | None]
+THOUGHTS: dict[str, Thoughts] = {
+    # As DeepSeek-R1 skips its thinking: what stood between the marks is two ends of lines, or nothing.
+    "skips": ({"reasoning": "\n\n"}, None, {"reasoning": None}, None),
+    "skips-all": ({"reasoning": "\n\n"}, {"reasoning": None}, {"reasoning": "\n\n"}, {"reasoning": ""}),
+    # And with no marks at all, where vLLM's parser takes all of it for reasoning.
+    "skips-marks": (None, {"reasoning": BREAD, "content": None}, None, None),
+    "no-answer": tuple({"content": None} for _ in QUESTIONS),  # type: ignore[dict-item]
+    "think-left": tuple({"reasoning": None, "content": f"<think>{THOUGHT}</think>{said}"} for said in SAID.values()),  # type: ignore[dict-item]
+    "think-left-once": (None, None, None, {"content": f"{THOUGHT}</think>{DOUGH}"}),
+    "loop-thought": (None, {"reasoning": LOOP}, None, None),
+    "loop-thoughts": (None, {"reasoning": LOOP}, None, {"reasoning": LOOP}),
+    "loop-both": ({"reasoning": LOOP, "content": "the " * 50}, None, None, None),
+}
 
 
 class Answering:
@@ -64,7 +80,11 @@ class Answering:
         self.status: Json = {"models": [self.state], "wanted": [name], "last": None, "switch": None, "gpus": None}
         # After this many requests of a client it is in this state; the reason is why.
         self.leaves: tuple[int, Json] | None = None
-        self.thinks = False
+        # How many tokens it takes, and how many it thinks before it answers, 0 for not at all.
+        self.limit = LIMIT
+        self.thinks = 0
+        # What it was asked in chats, but for what streams and what is compared with that.
+        self.chats: list[Json] = []
         self.slept = False
         self.over = threading.Event()
         self._asked: dict[str, int] = {}
@@ -78,7 +98,7 @@ class Answering:
 
     def completion(self, body: Json) -> tuple[int, Json]:
         prompt, most = body["prompt"], body["max_tokens"]
-        if len(prompt) // 4 + most > LIMIT:
+        if len(prompt) // 4 + most > self.limit:
             return self._beyond()
         if prompt == TALE:
             return self._tale(body)
@@ -99,7 +119,7 @@ class Answering:
             return whole(text="yes", tokens=1)
         if self.broken == "over-500":
             return 500, _error("the engine died")
-        return 400, _error(f"This model's maximum context length is {LIMIT} tokens.")
+        return 400, _error(f"This model's maximum context length is {self.limit} tokens.")
 
     def _capital(self, country: str, time: int) -> tuple[int, Json]:
         capitals = list(CAPITALS)
@@ -119,7 +139,8 @@ class Answering:
             country = capitals[(capitals.index(country) + 1) % len(capitals)]
         if country == "Greece" and self.broken == "one-wrong":
             return whole(text=" Sparta", tokens=2)
-        return whole(text=f" {CAPITALS[country]}\n\nCountry: Chile", tokens=8)
+        finish = "length" if self.broken == "slow" else "stop"
+        return whole(text=f" {CAPITALS[country]}\n\nCountry: Chile", tokens=8, finish=finish)
 
     def _tale(self, body: Json) -> tuple[int, Json]:
         pieces = list(STORY[: body["max_tokens"] + (self.broken == "more-tokens")])
@@ -135,24 +156,30 @@ class Answering:
     def chat(self, body: Json) -> tuple[int, Json]:
         if self.broken == "no-chat":
             return 400, _error("As of transformers v4.44, default chat template is no longer allowed")
+        question = body["messages"][0]["content"]
+        if body["max_tokens"] > CUT:
+            self.chats.append(body)
         if body.get("tools"):
             return self._tool()
-        question = body["messages"][0]["content"]
         if self.broken == "chat-500" and question == QUESTIONS[1].text:
             return 500, _error("the engine died")
         said = dict(zip(SAID, TEXTS.get(self.broken, tuple(SAID.values())), strict=True))[question]
         if body["max_tokens"] <= CUT:
             return whole(message={"content": said[:CUT]}, tokens=CUT, finish="length")
-        message: Json = {"content": said}
+        return self._thoughtful(body, question, said) if self.thinks else whole(message={"content": said}, tokens=87)
+
+    def _thoughtful(self, body: Json, question: str, said: str) -> tuple[int, Json]:
+        """Think, and then answer: without end when it is asked to be greedy, and not at all where the room is short."""
+        if body.get("temperature") == 0:
+            return whole(message={"content": None, "reasoning": LOOP}, tokens=body["max_tokens"], finish="length")
         thought = f"{THOUGHT} It is: {question}"
-        if self.thinks:
-            message = {
-                "think-left": {"content": f"<think>{thought}</think>{said}", "reasoning": thought},
-                "no-reasoning": {"content": said},
-                "no-answer": {"content": None, "reasoning": thought},
-                "old-field": {"content": said, "reasoning_content": thought},
-            }.get(self.broken, {"content": said, "reasoning": thought})
-        return whole(message=message, tokens=len(said), finish="length" if self.broken == "no-end" else "stop")
+        if body["max_tokens"] < self.thinks + SENTENCES:
+            return whole(message={"content": None, "reasoning": thought}, tokens=body["max_tokens"], finish="length")
+        message: Json = {"content": said, "reasoning": thought}
+        if self.broken == "old-field":
+            message["reasoning_content"] = message.pop("reasoning")
+        broken = dict(zip(SAID, THOUGHTS[self.broken], strict=True))[question] if self.broken in THOUGHTS else None
+        return whole(message=message | (broken or {}), tokens=self.thinks + 87)
 
     def _tool(self) -> tuple[int, Json]:
         call = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
@@ -194,7 +221,7 @@ class Answering:
     def models(self) -> Json:
         listed = [] if self.broken == "no-alias" else list(self.aliases)
         name = "another" if self.broken == "unlisted" else self.served
-        return {"object": "list", "data": [{"id": name, "max_model_len": LIMIT, "aliases": listed}]}
+        return {"object": "list", "data": [{"id": name, "max_model_len": self.limit, "aliases": listed}]}
 
     # --- the activator ------------------------------------------------------------------------------------------------
 
@@ -251,11 +278,12 @@ def _handler(standin: Answering) -> type[BaseHTTPRequestHandler]:
             if standin.broken == "coarse-tokens":
                 # So that no prompt has nearly the number that is looked for.
                 size = len(body["prompt"]) // 1600 * 400
-                self._json(200, {"count": size, "max_model_len": LIMIT})
+                self._json(200, {"count": size, "max_model_len": standin.limit})
             elif standin.broken == "no-tokenize":
                 self._json(500, _error("no tokenizer"))
             else:
-                self._json(200, {"count": -(-len(body["prompt"]) // 4), "max_model_len": LIMIT, "tokens": []})
+                size = -(-len(body["prompt"]) // 4)
+                self._json(200, {"count": size, "max_model_len": standin.limit, "tokens": []})
 
         def _answer(self, body: Json) -> None:
             clients = [line for line in standin.heard if line.startswith("POST /v1/")]

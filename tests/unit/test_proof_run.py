@@ -1,6 +1,8 @@
 """verify as it runs, against a stand-in of a model that is sound, or broken in one way: exactly its row says so."""
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,16 +24,30 @@ NAMES = [
 ]  # fmt: skip
 
 
-def rows(standin: Answering, *, plumbing: bool = False, total: float = 60, **said: Any) -> dict[str, Check]:
+THINKS: dict[str, Any] = {"reasoning_parser": "deepseek_r1", "max_model_len": 16384}
+ASKED = {"temperature": 0.6, "top_p": 0.95, "seed": 1}
+
+
+def rows(
+    standin: Answering,
+    *,
+    plumbing: bool = False,
+    total: float = 60,
+    clock: Callable[[], float] = time.monotonic,
+    asks: type[Asker] = Asker,
+    **said: Any,
+) -> dict[str, Check]:
     """Every row, by name, of a run against the stand-in."""
     model = profile(**(FULL | said))
-    standin.thinks = model.reasoning_parser is not None
+    standin.limit = model.max_model_len or standin.limit
+    if model.reasoning_parser is not None:
+        standin.thinks = standin.thinks or 300
     activator = Activator(standin.address)
     measure = Measure(activator, lambda _: model.served_model_name, lambda _: None, pause=lambda _: None)
-    asker = Asker(activator, model.name, model.served_model_name, total=total)
+    asker = asks(activator, model.name, model.served_model_name, total=total)
     proof = Proof(
         asker, model, lambda _: None,
-        lambda: sleep(activator, model, measure, lambda _: None, pause=lambda _: None), plumbing=plumbing,
+        lambda: sleep(activator, model, measure, lambda _: None, pause=lambda _: None), plumbing=plumbing, clock=clock,
     )  # fmt: skip
     return {row.name: row for row in proof.rows()}
 
@@ -61,9 +77,80 @@ def test_a_model_is_asked_by_the_name_that_clients_send() -> None:
 @pytest.mark.parametrize("broken", ["", "old-field"])
 def test_a_sound_model_that_thinks_passes_too(broken: str) -> None:
     with running(broken) as standin:
-        found = rows(standin, reasoning_parser="deepseek_r1")
+        found = rows(standin, **THINKS)
+    assert [name for name, row in found.items() if row.state != "ok"] == []
+    assert found["reasoning"].fact.startswith("apart from the answer in 4 of 4, ")
+
+
+def test_a_model_that_thinks_is_asked_as_its_makers_say_and_with_room_to_think() -> None:
+    with running() as standin:
+        # QwQ takes one to three thousand tokens before it begins to answer.
+        standin.thinks = 2500
+        found = rows(standin, **THINKS)
+        chats = standin.chats
+    assert [name for name, row in found.items() if row.state != "ok"] == []
+    assert [{key: body[key] for key in ASKED} for body in chats] == [ASKED] * 5
+    assert [body["max_tokens"] for body in chats] == [3072] * 5
+    assert sum("tools" in body for body in chats) == 1
+
+
+def test_a_model_that_does_not_think_is_asked_for_its_likeliest_words() -> None:
+    with running() as standin:
+        rows(standin)
+        chats = standin.chats
+    assert [(body["temperature"], body["max_tokens"], "seed" in body) for body in chats] == [(0, 160, False)] * 5
+
+
+@pytest.mark.parametrize(("limit", "room"), [(1024, 512), (2048, 1536), (3000, 2488), (32768, 3072)])
+def test_thoughts_get_no_more_room_than_the_context_leaves(limit: int, room: int) -> None:
+    with running() as standin:
+        rows(standin, reasoning_parser="deepseek_r1", max_model_len=limit)
+        assert [body["max_tokens"] for body in standin.chats] == [room] * 5
+
+
+def test_thoughts_get_no_more_room_than_a_slow_model_fills_in_time() -> None:
+    now = iter(range(0, 1_000_000, 4))
+    with running("slow") as standin:
+        found = rows(standin, clock=lambda: float(next(now)), **THINKS)
+        chats = standin.chats
+    # 8 tokens in 4 s, and three quarters of 120 s.
+    assert [body["max_tokens"] for body in chats] == [180] * 5
     assert missed(found) == []
-    assert found["reasoning"].state == "ok"
+    assert found["reasoning"] == Check("reasoning", "warn", "no answer after it in 4 of 4, the longest of 180 tokens")
+    assert found["language"].state == "skipped"
+
+
+def test_a_model_that_thinks_and_cannot_chat_is_asked_in_another_form() -> None:
+    with running("no-chat") as standin:
+        found = rows(standin, tool_call_parser=None, **THINKS)
+    assert found["chat"].state == "warn"
+    assert missed(found) == ["reasoning"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"),
+    # A KV cache is sure to hold one context: more thoughts than fit into it would wait for each other.
+    [(16384, [8, 5]), (8192, [8, 2, 2, 1]), (4096, [8, 1, 1, 1, 1, 1]), (1024, [8, 2, 2, 1])],
+)
+def test_as_many_thoughts_at_once_as_one_context_holds(limit: int, sizes: list[int]) -> None:
+    found: list[int] = []
+
+    class Counting(Asker):
+        def together(self, asks: Any) -> Any:
+            found.append(len(asks))
+            return super().together(asks)
+
+    with running() as standin:
+        rows(standin, asks=Counting, **(THINKS | {"max_model_len": limit}))
+    assert found == sizes
+
+
+def test_the_tool_is_asked_for_at_the_same_time_as_the_questions() -> None:
+    with running() as standin:
+        rows(standin, **THINKS)
+        asked = [line for line in standin.heard if line.startswith("POST /v1/")]
+    # One alias, eight alone, eight at once; then the four and the tool call, before the tale.
+    assert asked[17:23] == ["POST /v1/chat/completions"] * 5 + ["POST /v1/completions"]
 
 
 @pytest.mark.parametrize(
@@ -127,17 +214,48 @@ def test_a_breakage_fails_its_row_and_no_other(broken: str, row: str, fact: str)
     ("broken", "state", "fact"),
     [
         ("think-left", "miss", "<think> is in the answer, not read by reasoning_parser"),
-        ("no-reasoning", "miss", "no reasoning beside the answer"),
-        ("no-answer", "miss", "reasoning, and no answer after it within"),
-        ("chat-500", "ok", "characters apart from the answer"),
+        ("think-left-once", "miss", "</think> is in the answer, not read by reasoning_parser"),
+        ("skips-all", "miss", "no reasoning beside any of 4 answers"),
+        ("no-answer", "miss", "no answer after it in 4 of 4, though they ended by themselves"),
+        ("chat-500", "ok", "apart from the answer in 3 of 3, "),
     ],
 )
 def test_reasoning_that_is_not_parsed_fails_its_row_and_no_other(broken: str, state: str, fact: str) -> None:
     with running(broken) as standin:
-        found = rows(standin, reasoning_parser="deepseek_r1")
+        found = rows(standin, **THINKS)
     assert found["reasoning"].state == state
     assert fact in found["reasoning"].fact
     assert missed(found) == (["reasoning"] if state == "miss" else ["chat"])
+
+
+def test_a_model_that_skips_thinking_at_an_easy_question_is_right() -> None:
+    with running("skips") as standin:
+        found = rows(standin, **THINKS)
+    assert [name for name, row in found.items() if row.state != "ok"] == []
+    assert found["reasoning"].fact.startswith("apart from the answer in 2 of 4, ")
+
+
+def test_one_answer_that_is_taken_for_reasoning_is_a_warning() -> None:
+    with running("skips-marks") as standin:
+        found = rows(standin, **THINKS)
+    assert missed(found) == []
+    assert found["reasoning"] == Check("reasoning", "warn", "no answer after it in 1 of 4, the longest of 387 tokens")
+
+
+@pytest.mark.parametrize(
+    ("broken", "state", "fact"),
+    [
+        ("loop-thought", "warn", "comes 39 times in a row, in the reasoning of one of 4 answers and in no text"),
+        ("loop-thoughts", "miss", "comes 39 times in a row (and 1 more)"),
+        ("loop-both", "miss", '"the" comes 49 times in a row (and 1 more)'),
+    ],
+)
+def test_a_loop_in_one_reasoning_is_a_warning_and_else_a_miss(broken: str, state: str, fact: str) -> None:
+    with running(broken) as standin:
+        found = rows(standin, **THINKS)
+    assert found["no loop"].state == state
+    assert fact in found["no loop"].fact
+    assert missed(found) == (["no loop"] if state == "miss" else [])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +290,12 @@ def test_plumbing_leaves_out_what_judges_words(broken: str) -> None:
 def test_plumbing_leaves_out_nothing_else(broken: str) -> None:
     with running(broken) as standin:
         assert len(missed(rows(standin, plumbing=True))) == 1
+
+
+@pytest.mark.parametrize(("broken", "found"), [("loop-thoughts", []), ("loop-both", []), ("think-left", ["reasoning"])])
+def test_plumbing_leaves_out_loops_in_thoughts_and_not_the_marks_of_them(broken: str, found: list[str]) -> None:
+    with running(broken) as standin:
+        assert missed(rows(standin, plumbing=True, **THINKS)) == found
 
 
 @pytest.mark.parametrize("state", ["stopped", "asleep", "starting", "failed"])
