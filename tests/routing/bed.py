@@ -88,14 +88,6 @@ class Bed:
         listed = run("docker", "exec", f"{self.name}-router", "/usr/bin/busybox", "sh", "-c", script)
         return {int(pid): int(size) for pid, size in (line.split() for line in listed.splitlines())}
 
-    def sockets(self) -> dict[int, int]:
-        """How many sockets each of those has."""
-        script = "".join(
-            f"echo {pid} $(/usr/bin/busybox ls -l /proc/{pid}/fd | grep -c socket:);" for pid in self.workers()
-        )
-        listed = run("docker", "exec", f"{self.name}-router", "/usr/bin/busybox", "sh", "-c", script)
-        return {int(pid): int(many) for pid, many in (line.split() for line in listed.splitlines())}
-
     def reload(self) -> None:
         run("docker", "kill", "--signal", "HUP", f"{self.name}-router")
 
