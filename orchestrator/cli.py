@@ -62,8 +62,7 @@ def check(context: typer.Context, as_json: Json = False) -> None:
 
     try:
         whole = session.project(context)
-        against = [fault for fault in (whole.exposed, whole.uncertified) if fault]
-        if against:
+        if against := whole.against_serving:
             raise ConfigError(against)
     except ConfigError as error:
         if not as_json:

@@ -165,8 +165,7 @@ def up(
     engine, activator = session.engine(whole), ask.activator(whole)
     try:
         target = session.target(whole, name)
-        against = [fault for fault in (whole.exposed, whole.uncertified) if fault]
-        if against:
+        if against := whole.against_serving:
             raise ConfigError(against)
         activator.check()
         # Before Docker is asked: WSL 1 has none.

@@ -18,7 +18,7 @@ SERIES = "vllm/patches/series"
 # What the layers of the packages are made from; those after them are small.
 BELOW = ("apt-install.sh", "vllm/Dockerfile", "vllm/requirements/uv.txt", "vllm/install/with-index.sh",
          "vllm/install/install-packages.sh")  # fmt: skip
-CONFIGURATION = ("nginx.conf", "by-body.conf", "held.conf", "log.conf", "scrape.conf", "socket.conf")
+CONFIGURATION = ("nginx.conf", "by-body.conf", "held.conf", "log.conf", "passed.conf", "scrape.conf", "socket.conf")
 LUA = (
     "admin", "answers", "body", "certificate", "choose", "cors", "counts", "form", "keys", "limits", "logged",
     "metrics", "models", "pcre", "rotate", "routes", "same", "scrape", "slow", "tls", "unknown", "workers",

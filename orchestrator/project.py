@@ -96,6 +96,11 @@ class Project:
         return next(iter(_certificate_faults(self.settings)), "") if self.settings.get("TANDEM_TLS_FOLDER") else ""
 
     @property
+    def against_serving(self) -> list[str]:
+        """Name what keeps a router from being started, though all else may go on."""
+        return [fault for fault in (self.exposed, self.uncertified) if fault]
+
+    @property
     def client_key(self) -> str:
         """Give a key for requests of our own commands: one without limits, if there is any; "" where there is none."""
         free = [key for key in self.client_keys if not key.rate and not key.concurrent]

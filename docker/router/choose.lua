@@ -40,17 +40,17 @@ local function to_service(name, service, socket)
   counts.start(service)
   var.tandem_way = "server"
   local address = routes.address(service)
-  if not address and socket then
+  if address then
+    -- nginx forgets it when it goes to another location: while it is there, the server has the request.
+    ngx.ctx.open = { address = address, model = name, service = service }
+  elseif socket then
     counts.stop(service)
     var.tandem_service, var.tandem_way = "", ""
     return no_socket(name)
-  end
-  if not address then
+  else
     to_activator(service, "activator")
     return ngx.exec("@activator")
   end
-  -- nginx forgets it when it goes to another location: while it is there, the server has the request.
-  ngx.ctx.open = { address = address, model = name, service = service }
 end
 
 local function to_model(name, socket)

@@ -40,10 +40,12 @@ def pairs(found: dict[str, list[Sample]], other: str, value: Value, compare: Com
 
 def kept(results: Results, cell: Cell) -> list[float]:
     """Percent of plain nginx's requests a second, of all that were measured side by side."""
-    more = [(tandem, plain) for plain, tandem in results.pairs.get(cell, []) if plain.requests and tandem.requests]
+    apart = results.pairs.get(cell, [])
+    further = {"plain": [plain for plain, _ in apart], "tandem": [tandem for _, tandem in apart]}
     return [
-        *pairs(results.cells.get(cell, {}), "plain", lambda sample: sample.rate, share),
-        *(share(tandem.rate, plain.rate) for tandem, plain in more),
+        ratio
+        for found in (results.cells.get(cell, {}), further)
+        for ratio in pairs(found, "plain", lambda sample: sample.rate, share)
     ]
 
 
