@@ -5,11 +5,13 @@ wrk.body = file:read("*a")
 wrk.headers["Content-Type"] = "application/json"
 file:close()
 
--- Milliseconds between an answer and the next request of its connection.
+-- Milliseconds between an answer and the next request of its connection, and before the first one: at the mean, as
+-- requests of many who know nothing of one another come (exponentially distributed), the same ones in each run.
 local pause = tonumber(os.getenv("BENCH_PAUSE") or "0")
 if pause > 0 then
+  math.randomseed(1)
   function delay()
-    return pause
+    return math.floor(0.5 - pause * math.log(1 - math.random()))
   end
 end
 

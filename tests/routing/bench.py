@@ -134,11 +134,14 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[Results, dict[st
         check(found, paths)
         two = [one for one in found if one.name in ("plain", "tandem")]
         three = [one for one in found if one.name in ("bare", "plain", "tandem")]
+        paced = [one for one in found if one.name != "unkept"]
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             bench_measure.one_round(results, number, cells, found, paths)
-            barred = [cell for cell in cells if cell.body.partition(",")[0] in bench_bars.BARS]
+            barred = [cell for cell in cells if cell.size in bench_bars.BARS]
             bench_measure.more_pairs(results, barred, *two, paths)
+            if not options.quick:
+                bench_measure.one_pace(results, number, cells, paced, paths)
             bench_measure.one_turn(results, paths, three)
             bench_measure.one_wait(results, number, kinds, two, paths["1 KB"], os.cpu_count() or 1)
     return results, notes, rounds
@@ -160,16 +163,18 @@ def main() -> int:
         except CannotMeasureError as error:
             say(str(error))
             return 2
-    names = [name for name in bench_tables.TITLES if any(name in found for found in results.cells.values())]
+    names, calm, times = bench_tables.who(results.cells), bench_tables.who(results.paced), bench_tables.times
     verdict = bench_bars.bars(results)
     said = "; ".join(f"{name} {note}" for name, note in notes.items())
     sections = {
         "": f"{machine_text()}; load {load:.1f} before. {said}. {rounds} rounds, {time.monotonic() - started:.0f} s."
         + bench_tables.noise(results),
-        "Bars": bench_bars.text(verdict),
+        "Bars": f"{bench_bars.text(verdict)}\n\n{bench_bars.at_full_load(results)}".strip(),
         "Requests in turn over one connection each, median, ms": bench_tables.turns(results),
-        "Median, ms": bench_tables.times(results, names, lambda sample: sample.median),
-        "99th percentile, ms": bench_tables.times(results, names, lambda sample: sample.p99),
+        "At one rate for all, median, ms": times(results.paced, calm, lambda sample: sample.median),
+        "At one rate for all, 99th percentile, ms": times(results.paced, calm, lambda sample: sample.p99),
+        "At full load, median, ms": times(results.cells, names, lambda sample: sample.median),
+        "At full load, 99th percentile, ms": times(results.cells, names, lambda sample: sample.p99),
         "Requests a second": bench_tables.rates(results, names),
         "CPU per request, ms of a core": bench_tables.cpu(results, [name for name in names if name != "bare"]),
         "Plain nginx with and without connections that are kept": bench_tables.unkept(results),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from tests.routing import bench_tables, bench_turns
-from tests.routing.bench_measure import Results
+from tests.routing.bench_measure import Cell, Results
 from tests.routing.bench_tables import middle, more, pairs, spread
 from tests.routing.bench_wrk import Sample
 
@@ -13,11 +13,9 @@ from tests.routing.bench_wrk import Sample
 BARS = {"1 KB": (0.05, 88), "200 KB": (0.15, 75)}
 WAIT = 30
 RIVALS = ("vllm-router", "litellm")
-MEASURES = {
-    "median": lambda sample: sample.median,
-    "99 %": lambda sample: sample.p99,
-    "requests/s": lambda sample: -sample.rate,
-}
+Measures = dict[str, bench_tables.Value]
+TIMES: Measures = {"median": lambda sample: sample.median, "99 %": lambda sample: sample.p99}
+RATE: Measures = {"requests/s": lambda sample: -sample.rate}
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,9 @@ def _added(results: Results) -> list[Bar]:
 def _kept(results: Results) -> list[Bar]:
     found = []
     for cell in results.cells:
-        size = cell.body.partition(",")[0]
-        if size in BARS:
+        if cell.size in BARS:
             values = bench_tables.kept(results, cell)
-            limit = BARS[size][1]
+            limit = BARS[cell.size][1]
             asked = f"{cell}: at least {limit} % of plain nginx's requests a second"
             found.append(Bar(asked, spread(values, "{:.1f}".format), bool(values) and median(values) >= limit))
     return found
@@ -62,22 +59,49 @@ def _waits(results: Results) -> list[Bar]:
     return found
 
 
-def _better(ours: list[Sample], theirs: list[Sample]) -> list[str]:
+def _behind(seen: dict[str, list[Sample]], rival: str, measures: Measures) -> list[str]:
     """Name the measures in which Tandem is not ahead."""
-    return [name for name, value in MEASURES.items() if middle(ours, value) >= middle(theirs, value)]
+    return [name for name, value in measures.items() if middle(seen["tandem"], value) >= middle(seen[rival], value)]
+
+
+def _both(cells: bench_tables.Cells, rival: str) -> bench_tables.Cells:
+    return {cell: seen for cell, seen in cells.items() if rival in seen and "tandem" in seen}
+
+
+def _said(behind: dict[Cell, list[str]]) -> str:
+    """Say in how many cells Tandem is ahead, and where it is not."""
+    where = "; ".join(f"{cell}: {', '.join(names)}" for cell, names in behind.items() if names)
+    said = f"ahead in {sum(not names for names in behind.values())} of {len(behind)}"
+    return f"{said}, not in {where}" if where else said
 
 
 def _ahead(results: Results) -> list[Bar]:
+    """Requests a second as many as each can take; times at one rate for all, where the rival could carry that."""
     found = []
     for rival in RIVALS:
-        cells = {cell: seen for cell, seen in results.cells.items() if rival in seen and "tandem" in seen}
-        behind = {cell: names for cell, seen in cells.items() if (names := _better(seen["tandem"], seen[rival]))}
-        if cells:
-            said = f"ahead in {len(cells) - len(behind)} of {len(cells)}"
-            listed = "; ".join(f"{cell}: {', '.join(names)}" for cell, names in behind.items())
+        behind = {}
+        for cell, seen in _both(results.cells, rival).items():
+            paced = results.paced.get(cell, {})
+            calm = paced if rival in paced and "tandem" in paced else seen
+            behind[cell] = _behind(calm, rival, TIMES) + _behind(seen, rival, RATE)
+        if behind:
             asked = f"ahead of {bench_tables.TITLES[rival]} in every cell"
-            found.append(Bar(asked, f"{said}, not in {listed}" if behind else said, not behind))
+            found.append(Bar(asked, _said(behind), not any(behind.values())))
     return found
+
+
+def at_full_load(results: Results) -> str:
+    """Say, of rivals that were given the same rate too, how times compare with as many requests as each can take."""
+    lines = []
+    for rival in RIVALS:
+        both = {
+            cell: seen for cell, seen in _both(results.cells, rival).items() if rival in results.paced.get(cell, {})
+        }
+        if both:
+            said = _said({cell: _behind(seen, rival, TIMES) for cell, seen in both.items()})
+            title = bench_tables.TITLES[rival]
+            lines.append(f"No bar, times of {title} with as many requests as each can take: {said}.")
+    return "\n".join(lines)
 
 
 def bars(results: Results) -> list[Bar]:

@@ -20,8 +20,11 @@ REST = 30
 # How often plain nginx and Tandem are measured side by side, beside once a round: what is asked of their ratio is less
 # than one second differs from the next.
 PAIRS = 3
-# What waits behind large bodies: a request every so many milliseconds on each connection.
+# What waits behind large bodies: a request every so many milliseconds on each connection, at the mean.
 PAUSE = 5
+# Of a body's size: requests a second that all but the hopeless can carry, a fifth of what the slowest of them does at
+# most, and for how many seconds they come.
+PACE = {"1 KB": (1000, 1), "200 KB": (200, 1), "8 MB": (20, 3)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Cell:
 
     body: str
     connections: int
+
+    @property
+    def size(self) -> str:
+        """How large the body is, wherever its key stands."""
+        return self.body.partition(",")[0]
 
     def __str__(self) -> str:
         return f"{self.body}, {self.connections} connection{'s' * (self.connections != 1)}"
@@ -53,6 +61,8 @@ class Results:
     """What was seen: of each cell and contender one sample a round."""
 
     cells: dict[Cell, dict[str, list[Sample]]] = field(default_factory=dict)
+    # The same, with as many requests a second for each contender.
+    paced: dict[Cell, dict[str, list[Sample]]] = field(default_factory=dict)
     # Of each cell, plain nginx and Tandem once more, one right after the other.
     pairs: dict[Cell, list[tuple[Sample, Sample]]] = field(default_factory=dict)
     # Of each body, a round each: what bare, plain and Tandem took for requests that they got in turn.
@@ -62,6 +72,9 @@ class Results:
 
     def add(self, cell: Cell, name: str, sample: Sample) -> None:
         self.cells.setdefault(cell, {}).setdefault(name, []).append(sample)
+
+    def add_paced(self, cell: Cell, name: str, sample: Sample) -> None:
+        self.paced.setdefault(cell, {}).setdefault(name, []).append(sample)
 
     def add_wait(self, kind: str, name: str, sample: Sample) -> None:
         self.waits.setdefault(kind, {}).setdefault(name, []).append(sample)
@@ -111,6 +124,23 @@ def more_pairs(
         for number in range(PAIRS):
             seen = {each: one(cell, each, bodies[cell.body]) for each in rotated((plain, tandem), number)}
             results.pairs.setdefault(cell, []).append((seen[plain], seen[tandem]))
+
+
+def pause(cell: Cell) -> int:
+    """Milliseconds between the requests of each connection, at the mean, for as many a second as PACE says."""
+    return round(1000 * cell.connections / PACE[cell.size][0])
+
+
+def one_pace(
+    results: Results, number: int, cells: Iterable[Cell], contenders: list[Contender], bodies: dict[str, Path]
+) -> None:
+    """Give everybody equally many requests a second: at full load a time is that of waiting for other requests."""
+    for cell in cells:
+        for contender in shuffled(contenders, cell, number):
+            if not results.hopeless(cell, contender.name):
+                many, long = cell.connections, PACE[cell.size][1]
+                sample = bench_wrk.run(contender.port, bodies[cell.body], many, long, pause=pause(cell))
+                results.add_paced(cell, contender.name, sample)
 
 
 def one(cell: Cell, contender: Contender, body: Path) -> Sample:

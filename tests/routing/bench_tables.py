@@ -16,6 +16,7 @@ TITLES = {
     "litellm": "LiteLLM",
 }
 Value = Callable[[Sample], float]
+Cells = dict[Cell, dict[str, list[Sample]]]
 # Of a pair: what Tandem's is, given the other's.
 Compare = Callable[[float, float], float]
 
@@ -73,6 +74,11 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def who(cells: Cells) -> list[str]:
+    """Whom these cells have something of, in the order of the tables."""
+    return [name for name in TITLES if any(name in found for found in cells.values())]
+
+
 def _row(
     cell: Cell, found: dict[str, list[Sample]], names: list[str], value: Value, form: Callable[[float], str]
 ) -> list[str]:
@@ -97,8 +103,10 @@ def turns(results: Results) -> str:
     )
 
 
-def times(results: Results, names: list[str], value: Value) -> str:
-    """Times of each contender, and what Tandem adds to the bare upstream and to plain nginx."""
+def times(cells: Cells, names: list[str], value: Value) -> str:
+    """Times of each contender, and what Tandem adds to the bare upstream and to plain nginx; nothing of no cells."""
+    if not cells:
+        return ""
     head = ["body", "connections", *(TITLES[name] for name in names), "Tandem adds to bare", "Tandem adds to plain"]
     return table(
         head,
@@ -108,7 +116,7 @@ def times(results: Results, names: list[str], value: Value) -> str:
                 spread(pairs(found, "bare", value, more), ms),
                 spread(pairs(found, "plain", value, more), ms),
             ]
-            for cell, found in results.cells.items()
+            for cell, found in cells.items()
         ),
     )
 
@@ -200,7 +208,8 @@ def noise(results: Results) -> str:
 
 def faults(results: Results) -> list[str]:
     """Say where answers were errors or connections broke: such a cell says nothing about speed."""
-    listed = [*((str(cell), found) for cell, found in results.cells.items()), *results.waits.items()]
+    cells = [*results.cells.items(), *results.paced.items()]
+    listed = [*((str(cell), found) for cell, found in cells), *results.waits.items()]
     return [
         f"{where}: {TITLES.get(name, name)} refused {refused} and broke off {broken}"
         for where, found in listed

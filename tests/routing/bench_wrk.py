@@ -61,7 +61,7 @@ def argv(port: int, connections: int, seconds: int) -> list[str]:
 
 
 def run(port: int, body: Path, connections: int, seconds: int, *, pause: int = 0) -> Sample:
-    """Send this body over so many connections, for so long."""
+    """Send this body over so many connections, for so long; pause: milliseconds at the mean, before each request."""
     with running(port, body, connections, seconds, pause=pause) as process:
         seen, _ = process.communicate(timeout=seconds + 60)
     return read(seen)

@@ -20,7 +20,7 @@ from tests.routing import (
     bench_wrk,
 )
 from tests.routing.bench_bodies import SIZES, Place, chat
-from tests.routing.bench_measure import Cell, Contender, Results, rotated, seconds, shuffled
+from tests.routing.bench_measure import PACE, Cell, Contender, Results, pause, rotated, seconds, shuffled
 from tests.routing.bench_wrk import CannotMeasureError, Sample
 from tests.unit.values import ROOT
 
@@ -200,6 +200,50 @@ def test_who_is_behind_in_one_measure_is_not_ahead() -> None:
     assert (bar.met, bar.measured) == (False, "ahead in 0 of 1, not in 1 KB, 1 connection: 99 %")
 
 
+def paced(ours: Sample, rival: Sample) -> Results:
+    """Full load, at which the rival has shorter times and carries less; and one rate for both."""
+    found = results()
+    cell = Cell("1 KB", 1)
+    found.add(cell, "vllm-router", sample(0.001, 50, p99=0.5))
+    found.add_paced(cell, "tandem", ours)
+    found.add_paced(cell, "vllm-router", rival)
+    return found
+
+
+def test_times_are_compared_at_one_rate_for_both_where_there_is_one() -> None:
+    (bar,) = [bar for bar in bench_bars.bars(paced(sample(1, 9), sample(2, 9, p99=2))) if "vllm-router" in bar.asked]
+    assert (bar.met, bar.measured) == (True, "ahead in 1 of 1")
+    (bar,) = [bar for bar in bench_bars.bars(paced(sample(2, 9), sample(1, 9, p99=2))) if "vllm-router" in bar.asked]
+    assert (bar.met, bar.measured) == (False, "ahead in 0 of 1, not in 1 KB, 1 connection: median")
+
+
+def test_requests_a_second_are_those_of_full_load_also_where_there_is_one_rate() -> None:
+    found = paced(sample(1, 9), sample(2, 9, p99=2))
+    found.cells[Cell("1 KB", 1)]["vllm-router"] = [sample(2, 20_000, p99=2)] * 2
+    (bar,) = [bar for bar in bench_bars.bars(found) if "vllm-router" in bar.asked]
+    assert (bar.met, bar.measured) == (False, "ahead in 0 of 1, not in 1 KB, 1 connection: requests/s")
+
+
+def test_the_times_of_full_load_are_told_beside_the_bars() -> None:
+    assert bench_bars.at_full_load(results(rival=SLOW)) == ""
+    assert bench_bars.at_full_load(paced(sample(1, 9), sample(2, 9))) == (
+        "No bar, times of vllm-router with as many requests as each can take: "
+        "ahead in 0 of 1, not in 1 KB, 1 connection: median, 99 %."
+    )
+
+
+def test_each_body_comes_as_often_over_one_connection_as_over_many() -> None:
+    found = [cell for cell in bench.FULL if cell.connections > 1]
+    assert {cell.size for cell in found} == set(PACE)
+    for cell in found:
+        assert 1000 * cell.connections / pause(cell) == PACE[cell.size][0]
+
+
+def test_no_table_of_times_without_cells() -> None:
+    assert bench_tables.times({}, ["plain"], lambda one: one.median) == ""
+    assert bench_tables.who(results(rival=SLOW).cells) == ["bare", "plain", "tandem", "litellm"]
+
+
 def test_who_gives_no_answer_is_behind() -> None:
     none = Sample(0, 0, math.inf, math.inf, math.inf)
     assert met(results(rival=none))[-1]
@@ -223,7 +267,9 @@ def test_bars_are_a_table() -> None:
 
 
 def test_times_are_a_table_of_medians_with_what_is_added_to_bare_and_plain() -> None:
-    shown = bench_tables.times(results(rival=SLOW), ["bare", "plain", "tandem", "litellm"], lambda one: one.median)
+    shown = bench_tables.times(
+        results(rival=SLOW).cells, ["bare", "plain", "tandem", "litellm"], lambda one: one.median
+    )
     head, _, row = shown.splitlines()
     assert head.endswith(
         "| upstream bare | plain nginx | Tandem | LiteLLM | Tandem adds to bare | Tandem adds to plain |"
