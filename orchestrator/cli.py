@@ -138,7 +138,7 @@ def requests(
 @app.command()
 def logs(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A profile, or router, activator, engine-proxy, gpus.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile, or router, activator, engine-proxy, gpus.")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as new lines come.")] = False,
     tail: Annotated[str, typer.Option(help="How many of the last lines, or all.")] = "200",
 ) -> None:

@@ -30,7 +30,7 @@ PLACE = "results/bench"
 MOST_AT_ONCE = 1024
 
 
-Name = Annotated[str, typer.Argument(help="A profile that is up, or a name that clients send.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A profile that is up, or a name that clients send.")]
 Concurrency = Annotated[str, typer.Option(metavar="N,N", help="How many requests at once, one after the other.")]
 Input = Annotated[int, typer.Option("--input", min=1, help="Tokens of each prompt.")]
 Output = Annotated[int, typer.Option("--output", min=2, help="Tokens of each answer.")]

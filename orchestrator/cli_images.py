@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.versions import Choice
 
 Name = Annotated[
-    str | None, typer.Argument(help="A profile; by default the one that `up` brings up.", show_default=False)
+    str | None,
+    typer.Argument(metavar="NAME", help="A profile; by default the one that `up` brings up.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

@@ -12,7 +12,7 @@ from orchestrator import session
 if TYPE_CHECKING:
     from orchestrator.project import Project
 
-Name = Annotated[str, typer.Argument(help="Who has the key; logs and metrics name it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Who has the key; logs and metrics name it.")]
 app = typer.Typer(
     help="Make, list or remove the keys that clients send. With none, none is asked for.",
     no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,

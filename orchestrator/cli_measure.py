@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 def sleep_test(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A profile that is up, or a name that clients send.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile that is up, or a name that clients send.")],
     cycles: Annotated[int, typer.Option(min=1, help="How often it sleeps and wakes.")] = 3,
     as_json: Json = False,
 ) -> None:

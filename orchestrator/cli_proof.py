@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.project import Project
     from orchestrator.proof.result import Result
 
-Name = Annotated[str, typer.Argument(help="A profile of models.toml, or a name that clients send.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A profile of models.toml, or a name that clients send.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Plumbing = Annotated[
     bool,

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from orchestrator.project import Project
     from orchestrator.switch.world import Step
 
-Name = Annotated[str, typer.Argument(help="A profile of models.toml, or a name that clients send.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A profile of models.toml, or a name that clients send.")]
 OptionalName = Annotated[
     str | None,
     typer.Argument(
-        help="A profile; by default that of COMPOSE_PROFILES, else the first that fits this machine's GPUs."
+        metavar="NAME",
+        help="A profile; by default that of COMPOSE_PROFILES, else the first that fits this machine's GPUs.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -228,7 +229,9 @@ def _write_stale(whole: "Project") -> None:
 
 def down(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Only this profile; by default everything.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Only this profile; by default everything.")
+    ] = None,
 ) -> None:
     """Stop and remove the containers; weights, caches and images stay."""
     from orchestrator import ask, commands, leave, report, view

@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def pull(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(help="Profiles.", show_default=False)] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Profiles.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every profile of models.toml.")] = False,
     update: Annotated[
         bool, typer.Option("--update", help="Take what the hub has now, where it changed since the first pull.")
@@ -208,7 +208,7 @@ def _viewer(whole: "Project", engine: "Engine") -> "Profile | None":
 @app.command("remove")
 def remove(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A profile, or the org/name of a model that lies there.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile, or the org/name of a model that lies there.")],
     as_json: Json = False,
 ) -> None:
     """Remove a model's weights from the shared volume; refuses while a server uses them."""

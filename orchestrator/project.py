@@ -46,10 +46,12 @@ class Project:
 
     def profile(self, name: str) -> Profile:
         """Find a profile by its name or by a name that clients send. Raises TandemError with those there are."""
-        for profile in self.profiles.values():
-            if name == profile.name or name in profile.names:
-                return profile
-        raise TandemError(f"{name}: no such profile; models.toml has: {', '.join(self.profiles)}")
+        known = {each: profile for profile in self.profiles.values() for each in (profile.name, *profile.names)}
+        if name in known:
+            return known[name]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {close[0]}?" if close else ";"
+        raise TandemError(f"{name}: no such profile{hint} models.toml has: {', '.join(self.profiles)}")
 
     def images(self, profile: Profile) -> dict[str, str]:
         """Name the image of each service that a profile's start needs."""

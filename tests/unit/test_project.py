@@ -122,6 +122,8 @@ def test_a_profile_is_found_by_its_own_name_and_by_each_that_clients_send(name: 
 def test_a_name_that_nobody_has_is_answered_with_those_there_are() -> None:
     with pytest.raises(TandemError, match=r"^c: no such profile; models\.toml has: a, b$"):
         whole(A, B).profile("c")
+    with pytest.raises(TandemError, match=r"^servd-b: no such profile, did you mean served-b\? models\.toml has: a, b"):
+        whole(A, B).profile("servd-b")
 
 
 @pytest.mark.parametrize(
