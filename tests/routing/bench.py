@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.checkout import free_port
 from tests.routing import bench_bars, bench_measure, bench_nginx, bench_rivals, bench_tables
 from tests.routing.bench_ask import trouble
-from tests.routing.bench_bodies import SIZES, chat
+from tests.routing.bench_bodies import SIZES, chat, numbers
 from tests.routing.bench_containers import Machine, model
 from tests.routing.bench_measure import Cell, Contender, Results
 from tests.routing.bench_wrk import CannotMeasureError
@@ -29,7 +29,8 @@ IMAGE = "tandem/router:0.1.0"
 LAST = "200 KB, key last"
 FULL = [Cell(body, many) for body in ("1 KB", "200 KB", LAST, "8 MB") for many in (1, 16, 64)]
 QUICK = [Cell("1 KB", 1), Cell("1 KB", 16), Cell("200 KB", 1), Cell("200 KB", 16), Cell(LAST, 1), Cell("8 MB", 1)]
-TWICE = "8 MB that has to be decoded whole"
+TWICE = "8 MB that has to be read whole"
+NUMBERS = "8 MB of numbers that has to be read whole"
 MISSING = {
     "wrk": "wrk, which makes the load, is not installed: sudo apt-get install wrk, or brew install wrk",
     "docker": "docker is not installed: the contenders run in containers",
@@ -64,6 +65,7 @@ def bodies(folder: Path) -> dict[str, Path]:
         LAST: chat(SIZES["200 KB"], name, "end"),
         "8 MB": chat(SIZES["8 MB"], name),
         TWICE: chat(SIZES["8 MB"], name, "twice"),
+        NUMBERS: numbers(SIZES["8 MB"], name),
     }
     paths = {}
     for number, (called, body) in enumerate(made.items()):
@@ -103,9 +105,11 @@ def contenders(machine: Machine, rivals: list[str], small: Path) -> Iterator[tup
 
 
 def check(found: list[Contender], paths: dict[str, Path]) -> None:
-    """Ask everybody for everything once: who refuses fast is not fast."""
+    """Ask everybody for everything once: who refuses fast is not fast. Numbers are no chat: only nginx gets them."""
     for contender in found:
         for called, path in paths.items():
+            if called == NUMBERS and contender.name not in NGINX:
+                continue
             wrong = trouble(contender.port, path.read_bytes(), counted=contender.name in NGINX)
             if wrong:
                 raise CannotMeasureError(f"{contender.name}, {called}: {wrong}")
@@ -129,7 +133,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[Results, dict[st
     rivals = [name for name in ("vllm-router", "litellm") if name not in options.without and not options.quick]
     cells, rounds = (QUICK, options.rounds or 3) if options.quick else (FULL, options.rounds or 5)
     paths, results = bodies(folder), Results()
-    kinds = {kind: paths[kind] for kind in ((TWICE,) if options.quick else ("8 MB", TWICE))}
+    kinds = {kind: paths[kind] for kind in ((TWICE,) if options.quick else ("8 MB", TWICE, NUMBERS))}
     with contenders(Machine(options.image, options.project, folder), rivals, paths["1 KB"]) as (found, notes):
         check(found, paths)
         two = [one for one in found if one.name in ("plain", "tandem")]

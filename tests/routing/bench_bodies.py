@@ -39,6 +39,14 @@ def chat(size: int, model: str, place: Place = "front") -> bytes:
     return body
 
 
+def numbers(size: int, model: str) -> bytes:
+    """A completion of so many bytes whose prompt is its tokens by their numbers; its metadata names the model again."""
+    body: dict[str, Any] = {"model": model, "prompt": [], "metadata": {"model": model}}
+    room = size - len(_bytes(body))
+    body["prompt"] = [1234] * ((room + 1) // 5)
+    return _bytes(body) + b" " * (size - len(_bytes(body)))
+
+
 def _chat(model: str, place: Place) -> dict[str, Any]:
     if place == "end":
         return {"messages": [], "model": model, "max_tokens": 256, "stream": False}

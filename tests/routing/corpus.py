@@ -37,6 +37,7 @@ def bodies() -> Iterator[bytes]:
     yield from not_quite_json()
     yield from not_utf8()
     yield from deep()
+    yield from lists()
 
 
 def plain() -> Iterator[bytes]:
@@ -257,6 +258,20 @@ def deep() -> Iterator[bytes]:
             yield opening * levels + b"{" + A + b"}" + closing * levels
             yield b'{"x":' + opening * levels + b"," + A + b"}"
             yield b"{" + A + b',"x":' + opening * levels + b"}"
+
+
+def lists() -> Iterator[bytes]:
+    """Tokens by their numbers, as completions and embeddings may come, beside a model that is named twice, or once."""
+    for numbers in (
+        b"[]", b"[ ]", b"[1]", b"[1,2]", b"[[1,2],[3]]", b'[1,"]",2]', b"[1,[2,[3,{}]],4]", b"[true,null,-1e5,NaN]",
+        b'[1,{"model":"beta"}]', b"[1,\n2 ,3]", b"[1 2]", b"[1,]", b"[,1]", b"[1,2", b"[1}", b'[1,"x]', b"[1]]",
+        b"[[1]", b"[" + b"1234," * 1_600_000 + b"5]", b"[" + b"[1,2,3]," * 200_000 + b"[]]", b"[" + b"1," * MEGABYTE,
+        b"[" + b"1," * 999 + b'"]"]',
+    ):  # fmt: skip
+        for other in (B, b'"m\\u006fdel":"beta"', b'"x":1'):
+            yield b'{%b,"prompt":%b,%b}' % (A, numbers, other)
+            yield b'{%b,"prompt":%b,%b,"y":0}' % (other, numbers, A)
+        yield b'{"prompt":%b}' % numbers
 
 
 def cases() -> Iterator[Case]:

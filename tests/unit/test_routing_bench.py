@@ -19,7 +19,7 @@ from tests.routing import (
     bench_tables,
     bench_wrk,
 )
-from tests.routing.bench_bodies import SIZES, Place, chat
+from tests.routing.bench_bodies import SIZES, Place, chat, numbers
 from tests.routing.bench_measure import PACE, Cell, Contender, Results, pause, rotated, seconds, shuffled
 from tests.routing.bench_wrk import CannotMeasureError, Sample
 from tests.unit.values import ROOT
@@ -35,6 +35,14 @@ def test_a_body_has_its_size_to_the_byte_and_the_key_where_it_should_be(size: in
     assert list(value).index("model") == (1 if place == "end" else 0)
     assert body.count(b'"model"') == (2 if place == "twice" else 1)
     assert len(value["messages"]) == 1 if size == SIZES["1 KB"] else len(value["messages"]) > 100
+
+
+def test_numbers_have_their_size_too_and_name_the_model_twice() -> None:
+    body = numbers(SIZES["8 MB"], "qwen-14b")
+    value = json.loads(body)
+    assert len(body) == SIZES["8 MB"]
+    assert (value["model"], value["metadata"]["model"], body.count(b'"model"')) == ("qwen-14b", "qwen-14b", 2)
+    assert len(value["prompt"]) > 1_600_000
 
 
 def test_a_chat_of_8_mb_is_mostly_images_unless_it_is_to_be_hard_to_decode() -> None:
