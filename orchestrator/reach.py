@@ -9,7 +9,8 @@ KEYS = "./docker/router/keys"
 ORIGINS = "https://web.chatboxai.app,http://localhost:*,http://127.0.0.1:*"
 # As a browser writes it: no path, in small letters; a port of * is any, none included.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?")
-_SIZE = re.compile(r"[1-9][0-9]*[kKmMgG]?", re.ASCII)
+# nginx counts bytes in 63 bits.
+_SIZE = re.compile(r"[1-9][0-9]{0,8}[kKmMgG]?", re.ASCII)
 
 
 def only_here(bind: str) -> bool:
@@ -48,7 +49,8 @@ def faults(get: Callable[[str], str]) -> list[str]:
             f'https://web.chatboxai.app or http://localhost:*, got "{wrong[0]}"'
         )
     if not _SIZE.fullmatch(get("TANDEM_BODY_LIMIT")):
-        found.append(f'TANDEM_BODY_LIMIT: should be a size such as 64m or 1g, got "{get("TANDEM_BODY_LIMIT")}"')
+        given = get("TANDEM_BODY_LIMIT")
+        found.append(f'TANDEM_BODY_LIMIT: should be a size such as 64m or 1g, of up to nine digits, got "{given}"')
     pair = {name: get(name) for name in ("TANDEM_TLS_CERT_FILE", "TANDEM_TLS_KEY_FILE")}
     alone = [name for name, value in pair.items() if value]
     if len(alone) == 1:

@@ -12,7 +12,8 @@ end
 
 function M.preflight()
   local var, header = ngx.var, ngx.header
-  if var.tandem_origin == "" then
+  -- $tandem_origin goes by the path as it was sent, which has other spellings.
+  if var.tandem_origin == "" or string.find(var.tandem_path, "^/%-") then
     return strange()
   end
   header["Access-Control-Allow-Methods"] = "GET, HEAD, POST"

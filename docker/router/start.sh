@@ -29,14 +29,16 @@ origins() {
         '*') printf 'default "*";\n' ;;
         *[!a-z0-9+./:_,*' '[\]-]*) refuse "TANDEM_CORS_ORIGINS=$1 holds a sign that no origin has." ;;
         *)
-            printf '%s\n' "$1" | /usr/bin/busybox tr ', ' '\n\n' | while read -r origin; do
+            # nginx starts with none of them twice.
+            printf '%s\n' "$1" | /usr/bin/busybox tr ', ' '\n\n' | /usr/bin/busybox sort -u | while read -r origin; do
                 case "$origin" in
                     "") ;;
-                    *:'*')
+                    *://*:'*')
                         host=$(printf %s "${origin%:*}" | /usr/bin/busybox sed 's/[]+.[]/\\&/g')
                         printf '"~^%s(:[0-9]+)?$" $http_origin;\n' "$host"
                         ;;
-                    *) printf '"%s" $http_origin;\n' "$origin" ;;
+                    *://*) printf '"%s" $http_origin;\n' "$origin" ;;
+                    *) refuse "TANDEM_CORS_ORIGINS: $origin is no origin, such as http://localhost:3000." ;;
                 esac
             done
             ;;
@@ -44,9 +46,14 @@ origins() {
 }
 
 limit() {
-    case "$1" in *[!0-9kKmMgG]* | *[kKmMgG]?* | [!1-9]*) refuse "TANDEM_BODY_LIMIT=$1 should be a size such as 64m or 1g." ;; esac
-    # One buffer holds a body, whole.
-    printf '%s %s;\n' client_max_body_size "$1" client_body_buffer_size "$1"
+    case "$1" in
+        *[!0-9kKmMgG]* | *[kKmMgG]?* | [!1-9]* | ?????????[0-9]*)
+            refuse "TANDEM_BODY_LIMIT=$1 should be a size such as 64m or 1g, of up to nine digits."
+            ;;
+    esac
+    # One buffer holds a body, whole; of a buffer nginx knows no g.
+    case "$1" in *[gG]) buffer=$((${1%[gG]} * 1024))m ;; *) buffer=$1 ;; esac
+    printf '%s %s;\n' client_max_body_size "$1" client_body_buffer_size "$buffer"
     printf 'map "" $tandem_body_limit {\n    default %s;\n}\n' "$1"
 }
 

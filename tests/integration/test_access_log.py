@@ -68,7 +68,7 @@ SENT: list[tuple[bytes, int | None]] = [
     (get(b"/%00"), 400),
     (get(b"/..%2f../etc/passwd"), None),
     (get(b"/" + b"a" * 60000), 414),
-    (get(b"/", b"X-Large: " + b"a" * 60000 + b"\r\n"), None),
+    (get(b"/", b"X-Large: " + b"a" * 60000 + b"\r\n"), 431),
     (b"GET /v1/models HTTP/1.1\r\n\r\n", 400),
     (b"GET /v1/models\r\n", None),
     (b"GET /v1/models HTTP/1.0\r\n\r\n", 200),

@@ -85,13 +85,54 @@ def test_no_model_means_the_one_that_is_ready(routing: Routing, body: bytes) -> 
         (b"{'model': 'one'}", "at character 2"),
         ('{"model": "one"}'.encode("utf-16"), "UTF-8"),
         ('{"model": "one"}'.encode("utf-32-le"), "UTF-8"),
-        (b'{"a":' * 20_000 + b"1", "nested"),
+        (b'{"a":' * 20_000 + b"1", "nested too deep"),
+        (b'{"a":' * 20_000 + b"1" + b"}" * 20_000, "nested too deep"),
+        (b'{"a":' * 2000 + b"1" + b"}" * 2000 + b'"model"', "nested"),
+        (
+            b'{"model": "one", "model": "one", "a": [' + b"1," * 40_000 + b'{"b": [2, {"c": tru;}]}]}',
+            "character 80050 is",
+        ),
+        (b'{"a": [' + b"1," * 40_000 + b'"]}', "What begins at character 80008 is no JSON"),
+        (b"[" + b"1," * 40_000 + b"1]", "should be an object"),
+        (b'{"model": "on\\x65"}', "should be a string"),
     ],
 )
 def test_a_body_that_names_no_model_is_refused_and_told_why(routing: Routing, body: bytes, fault: str) -> None:
     status, said = routing.send("POST", PATH, body)
     assert (status, said["error"]["code"]) == (400, "invalid_json")
     assert fault in said["error"]["message"]
+
+
+def test_a_server_does_not_tell_the_router_what_to_do(routing: Routing) -> None:
+    status, got = routing.ask("one", "steer")
+    assert (status, got["by"], got["path"]) == (200, "one", PATH)
+    routing.settles()
+
+
+def test_http_1_0_without_a_host_has_one_behind_the_router(routing: Routing) -> None:
+    for model, by in (("one", "one"), ("absent", "activator")):
+        body = json.dumps({"model": model}).encode()
+        with socket.create_connection(("127.0.0.1", routing.port), timeout=PATIENCE) as client:
+            client.sendall(f"POST {PATH} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            got = b""
+            while more := client.recv(65536):
+                got += more
+        said = json.loads(got.partition(b"\r\n\r\n")[2])
+        assert (said["by"], said["headers"]["host"]) == (by, "localhost")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/one", "/health", "/ready"])
+@pytest.mark.parametrize(
+    "header", [{"If_Match": '"x"'}, {"If_Unmodified_Since": "Mon, 01 Jan 2001 00:00:00 GMT"}], ids=["tag", "time"]
+)
+def test_what_has_no_version_says_so_in_openais_shape(routing: Routing, path: str, header: dict[str, str]) -> None:
+    assert code(routing.send("GET", path, **header)) == (412, "precondition_failed")
+
+
+def test_the_digest_is_read_and_nothing_else(routing: Routing) -> None:
+    assert routing.send("GET", "/-/routes")[0] == 200
+    for method in ("POST", "PUT", "DELETE"):
+        assert code(routing.send(method, "/-/routes")) == (405, "method_not_allowed")
 
 
 def test_what_is_no_text_is_repeated_in_words_that_are(routing: Routing) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,8 @@ BUILDS = [build for found in LISTED.builds.values() for build in found.values()]
 LONG = {"model": MODEL, "prompt": "Tell me", "max_tokens": 1000, "ignore_eos": True, "n": 1024}
 # What the generation of all of LONG writes: a minute and a half on 2 cores with nothing else to do.
 ALL = 1_024_000
+# Tokens by which the server's rate shows.
+SOME = 10_000
 # One tool, in either client's words.
 OPENAI_TOOLS: Any = [cases.TOOL]
 ANTHROPIC_TOOLS: Any = [cases.LOOK]
@@ -382,6 +385,24 @@ def test_a_client_that_goes_away_ends_the_generation(up: Served, *, stream: bool
     eventually(lambda: running(up) == 0, what="a server that gave up what nobody waits for")
     # It was given up and not done.
     assert counted(up, "vllm:generation_tokens_total") - before < ALL
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["a stream", "a whole answer"])
+def test_less_than_a_second_of_it_is_made_in_vain(up: Served, *, stream: bool) -> None:
+    """By the server's own counts: a second is as many tokens as it made in one before, however busy the machine."""
+    eventually(lambda: running(up) == 0, what="a server with nothing to do")
+
+    def made() -> float:
+        return counted(up, "vllm:generation_tokens_total")
+
+    before = made()
+    with asking(up, stream=stream):
+        eventually(lambda: made() > before, what="first tokens")
+        first, since = made(), time.monotonic()
+        eventually(lambda: made() > first + SOME, what="more of them")
+        last, rate = made(), (made() - first) / (time.monotonic() - since)
+    eventually(lambda: running(up) == 0, what="a server that gave up what nobody waits for")
+    assert made() - last < rate
 
 
 # --- what its OpenAPI document allows, and what not -------------------------------------------------------------------

@@ -6,7 +6,8 @@ Arguments: NAME, then where it listens: 8000 or the path of a socket. On port 90
 /states?JSON (what states.json says) and /in-flight.
 
 A request's "do" says how it is answered: "wait" (half, and the rest when released), "flood" (more than a
-connection holds), "die" (not at all), "fail" (500). Every answer says which pages may read it, as vLLM's do.
+connection holds), "die" (not at all), "fail" (500), "steer" (with headers that tell nginx what to do). Every answer
+says which pages may read it, as vLLM's do.
 """
 
 import contextlib
@@ -20,8 +21,10 @@ import sys
 import threading
 import time
 import urllib.parse
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 RUN = Path("/run/tandem")
@@ -29,19 +32,23 @@ RUN = Path("/run/tandem")
 UNSEEN = 0.01
 SEEN: list[dict[str, Any]] = []
 RELEASED = threading.Condition()
+# To another path in its place, and at a byte a second.
+STEERING = {"X-Accel-Redirect": "/v1/realtime?model=deaf", "X-Accel-Limit-Rate": "1", "X-Accel-Charset": "utf-7"}
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     name = ""
 
-    def say(self, status: int, body: Any) -> None:
+    def say(self, status: int, body: Any, more: Mapping[str, str] = MappingProxyType({})) -> None:
         text = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.send_header("Access-Control-Allow-Origin", "https://of-the-server.example.org")
         self.send_header("Access-Control-Allow-Credentials", "true")
+        for name, value in more.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(text)
 
@@ -90,7 +97,7 @@ class Answering(Handler):
         elif do == "flood":
             self.flood()
         else:
-            self.say(500 if do == "fail" else 200, got)
+            self.say(500 if do == "fail" else 200, got, STEERING if do == "steer" else {})
 
     def wait(self, got: dict[str, Any]) -> None:
         self.send_response(200)
