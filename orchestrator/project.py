@@ -47,7 +47,7 @@ class Project:
     def profile(self, name: str) -> Profile:
         """Find a profile by its name or by a name that clients send. Raises TandemError with those there are."""
         for profile in self.profiles.values():
-            if name == profile.name or name in profile.names:
+            if name == profile.name or name in profile.reached_by:
                 return profile
         raise TandemError(f"{name}: no such profile; models.toml has: {', '.join(self.profiles)}")
 
