@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from orchestrator.adapters import Adapter, adapters
+
 # What a flag may be given; rules.py looks at the values, as pydantic's errors about unions are hard to read.
 _ARGS_SCHEMA = {
     "type": "object",
@@ -121,8 +123,18 @@ class Profile(Entry):
 
     @property
     def names(self) -> list[str]:
-        """Every name that clients may send, the served model name first."""
+        """Every name of the model that clients may send, the served model name first."""
         return [self.served_model_name, *self.aliases]
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The LoRA adapters that the server is started with, each under a name of its own."""
+        return adapters(self.args)
+
+    @property
+    def reached_by(self) -> list[str]:
+        """Every name that leads clients to the server: the model's own, and those of its adapters."""
+        return [*self.names, *(adapter.name for adapter in self.adapters)]
 
     @property
     def variable(self) -> str:

@@ -46,7 +46,7 @@ class Project:
 
     def profile(self, name: str) -> Profile:
         """Find a profile by its name or by a name that clients send. Raises TandemError with those there are."""
-        known = {each: profile for profile in self.profiles.values() for each in (profile.name, *profile.names)}
+        known = {each: profile for profile in self.profiles.values() for each in (profile.name, *profile.reached_by)}
         if name in known:
             return known[name]
         close = difflib.get_close_matches(name, known, n=1)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import adapters
 from orchestrator.problems import Path, Problem, show
 from orchestrator.profiles import Profile
 from orchestrator.versions import Versions, number
@@ -85,6 +86,7 @@ def faults(profile: Profile, versions: Versions) -> Iterator[Fault]:
     yield from _sleep(profile, versions)
     yield from _gpus(profile)
     yield from _args(profile)
+    yield from _adapters(profile)
     yield from _env(profile)
 
 
@@ -174,6 +176,9 @@ def _args(profile: Profile) -> Iterator[Fault]:
         elif meant in FIXED_FLAGS:
             fact = "is fixed, the router finds the server by it; TANDEM_PORT is the router's port"
             yield Fault(("args", flag), fact)
+        elif flag.startswith("lora-m") and flag != adapters.FLAG:
+            # vLLM takes beginnings of a flag, and keys of a table after a dot, for the flag itself.
+            yield Fault(("args", flag), f"is written {adapters.FLAG}, so that the router knows its names")
         elif not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", flag):
             fact = "a flag is lower-case words with hyphens and without its dashes, such as max-num-seqs"
             yield Fault(("args", flag), fact)
@@ -195,6 +200,22 @@ def _argument(path: Path, value: Any) -> Iterator[Fault]:
         yield Fault(path, f"should be a boolean, number, string, list or table, got {show(value)}")
 
 
+def _adapters(profile: Profile) -> Iterator[Fault]:
+    """Name what vLLM would not start with; two adapters of one name are such a thing."""
+    path = ("args", adapters.FLAG)
+    if adapters.FLAG in profile.args and profile.args.get(adapters.SWITCH) is not True:
+        yield Fault(path, f"needs {adapters.SWITCH} = true beside it, or vLLM does not start")
+    seen = set(profile.names)
+    for found in adapters.read(profile.args):
+        if isinstance(found, adapters.Fault):
+            yield Fault((*path, *found.place), found.fact)
+        elif found.name in seen:
+            fact = f"the name {show(found.name)} already belongs to this model, or to an adapter before"
+            yield Fault(path, fact, ("args", "served_model_name", "aliases"))
+        else:
+            seen.add(found.name)
+
+
 def _env(profile: Profile) -> Iterator[Fault]:
     for name in profile.env:
         if not VARIABLE.fullmatch(name):
@@ -209,10 +230,13 @@ def clashes(profiles: list[Profile]) -> list[Problem]:
     owner: dict[str, str] = {}
     problems = []
     for profile in profiles:
-        for name in dict.fromkeys([profile.name, *profile.names]):
+        own: Path = ("models", profile.name)
+        paths = dict.fromkeys([profile.name, *profile.names], own)
+        for adapter in profile.adapters:
+            paths.setdefault(adapter.name, (*own, "args", adapters.FLAG))
+        for name, path in paths.items():
             if owner.setdefault(name, profile.name) != profile.name:
-                fact = f"the name {show(name)} already belongs to models.{owner[name]}"
-                problems.append(Problem(("models", profile.name), fact))
+                problems.append(Problem(path, f"the name {show(name)} already belongs to models.{owner[name]}"))
     return [*problems, *_two_of_one_model(profiles)]
 
 

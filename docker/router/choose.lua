@@ -7,6 +7,7 @@ local body = require "body"
 local counts = require "counts"
 local ffi = require "ffi"
 local form = require "form"
+local loaded = require "loaded"
 local routes = require "routes"
 local slow = require "slow"
 local unknown = require "unknown"
@@ -25,14 +26,15 @@ end
 
 -- A WebSocket cannot wait: nothing could be said to its client meanwhile. And a page needs no leave to have its browser ask
 -- for its address (an image, say), so it brings no model up.
-local function no_socket(name)
+local function no_socket(name, service)
   ngx.header["Retry-After"] = 5
   return fail(503, "model_not_ready", "The model '" .. name .. "' is not up, and a WebSocket does not bring it up. " ..
-    "'python -m orchestrator up " .. routes.service(name) .. "' does, and so does any other request for it.", "model")
+    "'python -m orchestrator up " .. service .. "' does, and so does any other request for it.", "model")
 end
 
--- Gives a request for a model, by the name it asked for, to its server, or to the activator, at a location of its own.
-local function to_service(name, service, socket)
+-- Gives a request for a model, by the name it asked for, to its server. Where that has no open route, `shut` answers, or,
+-- without it, the activator gets the request, at a location of its own.
+local function to_service(name, service, shut)
   local var = ngx.var
   var.tandem_model = name
   var.tandem_service = service
@@ -43,22 +45,36 @@ local function to_service(name, service, socket)
   if address then
     -- nginx forgets it when it goes to another location: while it is there, the server has the request.
     ngx.ctx.open = { address = address, model = name, service = service }
-  elseif socket then
+  elseif shut then
     counts.stop(service)
     var.tandem_service, var.tandem_way = "", ""
-    return no_socket(name)
+    return shut(name, service)
   else
     to_activator(service, "activator")
     return ngx.exec("@activator")
   end
 end
 
-local function to_model(name, socket)
-  local service = routes.service(name)
+-- For a name that routes.json does not know: an adapter that a server loaded while it ran, or nothing. No server is brought
+-- up for one, as it would come up without it.
+local function to_loaded(name)
+  local service = loaded.service(name)
   if not service then
     return unknown.fail(name)
   end
-  return to_service(name, service, socket)
+  to_service(name, service, unknown.fail)
+  -- Metrics know the names that are rendered, and no others: whoever loads adapters makes up theirs.
+  if ngx.ctx.open then
+    ngx.ctx.open.model = routes.entry(service).id
+  end
+end
+
+local function to_model(name, shut)
+  local service = routes.service(name)
+  if not service then
+    return to_loaded(name)
+  end
+  return to_service(name, service, shut)
 end
 
 -- For what names no model, and needs none: vLLM answers for its own.
@@ -135,7 +151,7 @@ function M.by_query()
     return fail(400, "model_required", "Name a model once in the address: " .. ngx.var.uri .. "?model=" ..
       routes.models[1].id .. ".", "model")
   end
-  return to_model(name, true)
+  return to_model(name, no_socket)
 end
 
 -- For the upstream `servers`: where the chosen one is.
@@ -168,7 +184,7 @@ function M.again()
     return broke_off(string.sub(way, -9) == "activator")
   end
   if way == "server" and ngx.var.uri == "/v1/realtime" then
-    return no_socket(ngx.var.tandem_model)
+    return no_socket(ngx.var.tandem_model, ngx.var.tandem_service)
   end
   if way == "server" then
     ngx.var.tandem_unreachable = "1"
@@ -179,8 +195,8 @@ function M.again()
     "if not, 'python -m orchestrator logs activator' shows why.")
 end
 
--- nginx logs every request exactly once, when it is over, however it ended. Gives the model's name, as it was asked for,
--- and the way.
+-- nginx logs every request exactly once, when it is over, however it ended. Gives the model's name, a rendered one, and the
+-- way.
 function M.over()
   local open = ngx.ctx.open
   if open then
@@ -188,12 +204,13 @@ function M.over()
     return open.model, "server"
   end
   slow.over()
+  loaded.over()
   local var = ngx.var
-  local way = var.tandem_way
+  local way, service = var.tandem_way, var.tandem_service
   if way == "server" then
-    counts.stop(var.tandem_service)
+    counts.stop(service)
   end
-  return var.tandem_model, way
+  return service == "" and var.tandem_model or routes.entry(service).id, way
 end
 
 return M

@@ -26,7 +26,7 @@ local FAMILIES = {
 }
 local LOST = "metrics_lost_total\n\n"
 
--- {served model name or alias: served model name}, and {service: served model name}.
+-- {served model name, alias or adapter: served model name}, and {service: served model name}.
 local names, ids = {}, {}
 -- What this worker has not handed over yet.
 local mine, refused, keyed = {}, {}, {}
@@ -158,6 +158,9 @@ function M.begin(routes)
     for _, alias in ipairs(model.aliases) do
       names[alias] = model.id
     end
+  end
+  for _, adapter in ipairs(routes.adapters) do
+    names[adapter.id] = ids[routes.service(adapter.id)]
   end
   for _, model in pairs(names) do
     local of = labels("model", model)

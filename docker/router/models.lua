@@ -1,6 +1,7 @@
 -- Answers what the router knows itself: which models there are, and whether one is ready.
 
 local answers = require "answers"
+local loaded = require "loaded"
 local routes = require "routes"
 local unknown = require "unknown"
 
@@ -15,9 +16,10 @@ local function state(service, states)
   return states[service] == "ready" and "draining" or states[service] or "unknown"
 end
 
--- An entry of OpenAI's list as JSON, and its state. Lua does not tell an empty list from an empty object.
-local function entry(model, states)
-  local shown = { state = state(routes.service(model.id), states) }
+-- An entry of OpenAI's list as JSON, and its state: an adapter has that of its model. Lua does not tell an empty list from
+-- an empty object.
+local function entry(model, service, states)
+  local shown = { state = state(service, states) }
   for key, value in pairs(model) do
     shown[key] = value
   end
@@ -28,16 +30,34 @@ local function entry(model, states)
   return string.sub(answers.encode(shown), 1, -2) .. ',"aliases":[]}', shown.state
 end
 
+-- {service: [entries]}: each model with its adapters after it, those that were loaded last.
+local function by_service()
+  local found = {}
+  for _, model in ipairs(routes.models) do
+    found[routes.service(model.id)] = { model }
+  end
+  for _, adapter in ipairs(routes.adapters) do
+    table.insert(found[routes.service(adapter.id)], adapter)
+  end
+  for _, one in ipairs(loaded.all()) do
+    table.insert(found[one.service], one.entry)
+  end
+  return found
+end
+
 -- What runs first, else in the order of models.toml.
 function M.list()
   if answers.refused("GET, HEAD") then
     return
   end
-  local states, first, rest = routes.states(), {}, {}
+  local of, states, first, rest = by_service(), routes.states(), {}, {}
   for _, model in ipairs(routes.models) do
-    local shown, is = entry(model, states)
-    local list = is == "ready" and first or rest
-    list[#list + 1] = shown
+    local service = routes.service(model.id)
+    for _, one in ipairs(of[service]) do
+      local shown, is = entry(one, service, states)
+      local list = is == "ready" and first or rest
+      list[#list + 1] = shown
+    end
   end
   for _, shown in ipairs(rest) do
     first[#first + 1] = shown
@@ -51,10 +71,12 @@ function M.one()
   end
   local name = ngx.var.tandem_wanted
   local service = routes.service(name)
-  if not service then
+  local found = service and { service = service, entry = routes.adapter(name) or routes.entry(service) }
+    or loaded.find(name)
+  if not found then
     return unknown.fail(name)
   end
-  return answers.text(200, (entry(routes.entry(service), routes.states())))
+  return answers.text(200, (entry(found.entry, found.service, routes.states())))
 end
 
 function M.ready()

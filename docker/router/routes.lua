@@ -36,28 +36,40 @@ local function read(path)
   return text
 end
 
--- {services: {served model name or alias: service}, models: [entries of GET /v1/models], digest}. nginx reads it when it
--- starts and when it is told to reload; one that is no JSON keeps it from doing either.
+-- {services: {served model name, alias or adapter: service}, models and adapters: [entries of GET /v1/models], digest}.
+-- nginx reads it when it starts and when it is told to reload; one that is no JSON keeps it from doing either.
 local rendered = cjson.decode(assert(read(RENDERED)))
-local services, paths, listed = rendered.services, {}, {}
+-- A file that was rendered before there were adapters has none.
+rendered.adapters = rendered.adapters or {}
+local services, paths, listed, adapters = rendered.services, {}, {}, {}
 for _, service in pairs(services) do
   paths[service] = OPEN .. service
 end
 for _, model in ipairs(rendered.models) do
   listed[services[model.id]] = model
 end
+for _, adapter in ipairs(rendered.adapters) do
+  adapters[adapter.id] = adapter
+end
 
 M.digest = rendered.digest
 M.models = rendered.models
+-- Those that servers are started with, in the order of models.toml.
+M.adapters = rendered.adapters
 
 -- The service that serves a name; nil for none.
 function M.service(name)
   return services[name]
 end
 
--- The entry of GET /v1/models of a service.
+-- The model of a service, as GET /v1/models has it.
 function M.entry(service)
   return listed[service]
+end
+
+-- The adapter of such a name, as GET /v1/models has it; nil for none that routes.json knows.
+function M.adapter(name)
+  return adapters[name]
 end
 
 -- {target of a link: {host, port}}; few, as Docker gives the same addresses again.

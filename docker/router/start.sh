@@ -105,6 +105,9 @@ adapters() {
     for path in /v1/load_lora_adapter /v1/unload_lora_adapter; do
         printf 'location = %s {\n    include by-body.conf;\n    proxy_pass http://servers%s;\n}\n' "$path" "$path"
     done
+    # By this loaded.lua asks servers which adapters they have.
+    printf 'location = /-/loaded {\n    internal;\n    include scrape.conf;\n    error_page 404 /-/error;\n'
+    printf '    proxy_pass http://$arg_at/v1/models;\n}\n'
 }
 
 # A file where there is a place for it: lines that go through Docker's daemon cost it as much time as the requests cost

@@ -16,7 +16,8 @@ end
 function M.fail(name)
   local nearest = routes.nearest(name)
   return answers.fail(404, "model_not_found", "The model '" .. M.shown(name) .. "' does not exist." ..
-    (nearest and " Did you mean '" .. nearest .. "'?" or "") .. " Models here: " .. routes.names() .. ".", "model")
+    (nearest and " Did you mean '" .. nearest .. "'?" or "") .. " Models here: " .. routes.names() .. "." ..
+    (#routes.adapters > 0 and " Adapters: " .. table.concat(routes.ids(routes.adapters), ", ") .. "." or ""), "model")
 end
 
 return M

@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -211,11 +211,14 @@ def standing(made: Stack, alias: str, where: str) -> Iterator[Standin]:
 
 
 @contextlib.contextmanager
-def around(folder: Path, project: str, kind: type[R]) -> Iterator[R]:
+def around(
+    folder: Path, project: str, kind: type[R], models: str = MODELS, settings: Mapping[str, str] | None = None
+) -> Iterator[R]:
     """Start the router of a stack, the server of `one` and the activator; all of it is taken away at the end."""
     with contextlib.ExitStack() as ends:
         made = ends.enter_context(contextlib.contextmanager(stack)(folder, project))
-        made.write("models.toml", MODELS)
+        made.environment.update(settings or {})
+        made.write("models.toml", models)
         assert made.tandem("render").returncode == 0
         up = made.compose("up", "-d", "--no-build", "router")
         assert up.returncode == 0, up.stderr

@@ -15,6 +15,7 @@ MODULES = {
 }
 PURE = {
     "errors",
+    "adapters",
     "profiles",
     "complaints",
     "problems",

@@ -2,7 +2,8 @@
 
 Arguments: NAME, then where it listens: 8000 or the path of a socket. On port 9000 a test tells it what to do:
 /seen (what came, in order), /release (the answers that wait go on), /leave and /return (its listener, gone or there;
-/leave?stale keeps the socket's file), and, for the router's volume, /open/NAME, /close/NAME, /asleep/NAME, /awake/NAME
+/leave?stale keeps the socket's file), /lists?JSON (what GET /v1/models answers; text that is no JSON as it is, "wait"
+nothing until released), and, for the router's volume, /open/NAME, /close/NAME, /asleep/NAME, /awake/NAME
 /states?JSON (what states.json says) and /in-flight.
 
 A request's "do" says how it is answered: "wait" (half, and the rest when released), "flood" (more than a
@@ -34,6 +35,8 @@ SEEN: list[dict[str, Any]] = []
 RELEASED = threading.Condition()
 # To another path in its place, and at a byte a second.
 STEERING = {"X-Accel-Redirect": "/v1/realtime?model=deaf", "X-Accel-Limit-Rate": "1", "X-Accel-Charset": "utf-7"}
+# What GET /v1/models answers.
+LISTED = ["{}"]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -41,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
     name = ""
 
     def say(self, status: int, body: Any, more: Mapping[str, str] = MappingProxyType({})) -> None:
-        text = json.dumps(body).encode()
+        text = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
@@ -63,8 +66,17 @@ class Answering(Handler):
     def do_GET(self) -> None:
         if self.headers.get("Upgrade") == "websocket":
             self.echo()
+        elif self.path == "/v1/models":
+            self.list()
         else:
             self.do_POST()
+
+    def list(self) -> None:
+        SEEN.append({"path": self.path, "headers": {key.lower(): value for key, value in self.headers.items()}})
+        if LISTED[0] == "wait":
+            with RELEASED:
+                RELEASED.wait(60)
+        self.say(200, LISTED[0])
 
     def echo(self) -> None:
         """Change to another protocol, which says back what it hears."""
@@ -167,6 +179,9 @@ class Control(Handler):
     def do_release(self, _: str) -> None:
         with RELEASED:
             RELEASED.notify_all()
+
+    def do_lists(self, said: str) -> None:
+        LISTED[0] = urllib.parse.unquote(said)
 
     def do_leave(self, how: str) -> None:
         self.listener.gone(stale=how == "stale")
