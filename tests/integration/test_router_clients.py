@@ -1,12 +1,9 @@
 """All of vLLM's API through the router: real clients, real vLLM on the CPU, and the same asked of the server itself."""
 
 import asyncio
-import contextlib
 import json
 import re
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +13,10 @@ import pytest
 
 from orchestrator import versions
 from orchestrator.versions import Build
-from tests.checkout import PATIENCE, ROOT, Checkout, eventually
-from tests.routing import cases, paths, schema, served
+from tests.checkout import ROOT, Checkout, eventually
+from tests.routing import cases, leaving, paths, schema, served
 from tests.routing.compare import Answer, ask, differences
+from tests.routing.leaving import asking, counted, leave, running
 from tests.routing.paths import DECIDED, Decision
 from tests.routing.served import MODEL, Served
 
@@ -30,14 +28,8 @@ TALK: Any = cases.TALK
 SCRIPT = (ROOT / "tests/routing/written.py").read_text(encoding="utf-8")
 LISTED = versions.load((ROOT / "docker/vllm/versions.toml").read_text(encoding="utf-8"))
 BUILDS = [build for found in LISTED.builds.values() for build in found.values()]
-# So much to write that it goes on for longer than anything here waits: the server tells late of what it does when other
-# programs want the processor, and with 16 answers it was done before it was seen to have begun. More answers than the
-# server writes at once, so that what is asked after them waits.
-LONG = {"model": MODEL, "prompt": "Tell me", "max_tokens": 1000, "ignore_eos": True, "n": 1024}
 # What the generation of all of LONG writes: a minute and a half on 2 cores with nothing else to do.
 ALL = 1_024_000
-# Tokens by which the server's rate shows.
-SOME = 10_000
 # One tool, in either client's words.
 OPENAI_TOOLS: Any = [cases.TOOL]
 ANTHROPIC_TOOLS: Any = [cases.LOOK]
@@ -348,61 +340,12 @@ def test_each_client_sends_its_key_in_its_own_way(gpt: openai.OpenAI, claude: an
 # --- a client that goes away ------------------------------------------------------------------------------------------
 
 
-def counted(up: Served, name: str) -> float:
-    """What the server itself counts."""
-    text = ask(up.server, "GET", "/metrics").body.decode()
-    return sum(float(value) for value in re.findall(rf"^{re.escape(name)}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE))
-
-
-def running(up: Served) -> float:
-    return counted(up, "vllm:num_requests_running") + counted(up, "vllm:num_requests_waiting")
-
-
-@contextlib.contextmanager
-def asking(up: Served, *, stream: bool) -> Iterator[socket.socket]:
-    """The connection of a client that has asked for LONG, and goes away with the block."""
-    body = json.dumps({**LONG, "stream": stream}).encode()
-    host, port = up.router.removeprefix("http://").split(":")
-    with contextlib.closing(socket.create_connection((host, int(port)), timeout=PATIENCE)) as client:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
-        client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-        yield client
-
-
-@pytest.mark.parametrize(
-    ("stream", "read"),
-    [(True, True), (True, False), (False, False)],
-    ids=["in the middle of a stream", "before a stream begins", "before a whole answer"],
-)
+@pytest.mark.parametrize(("stream", "read"), leaving.WHEN.values(), ids=leaving.WHEN)
 def test_a_client_that_goes_away_ends_the_generation(up: Served, *, stream: bool, read: bool) -> None:
-    eventually(lambda: running(up) == 0, what="a server with nothing to do")
     before = counted(up, "vllm:generation_tokens_total")
-    with asking(up, stream=stream) as client:
-        if read:
-            while b"data: " not in client.recv(65536):
-                pass
-        eventually(lambda: running(up) > 0, what="a generation under way")
-    eventually(lambda: running(up) == 0, what="a server that gave up what nobody waits for")
-    # It was given up and not done.
+    leave(up, stream=stream, read=read)
+    # It was given up and not done. How soon is measured by the command, on a machine with nothing else to do.
     assert counted(up, "vllm:generation_tokens_total") - before < ALL
-
-
-@pytest.mark.parametrize("stream", [True, False], ids=["a stream", "a whole answer"])
-def test_less_than_a_second_of_it_is_made_in_vain(up: Served, *, stream: bool) -> None:
-    """By the server's own counts: a second is as many tokens as it made in one before, however busy the machine."""
-    eventually(lambda: running(up) == 0, what="a server with nothing to do")
-
-    def made() -> float:
-        return counted(up, "vllm:generation_tokens_total")
-
-    before = made()
-    with asking(up, stream=stream):
-        eventually(lambda: made() > before, what="first tokens")
-        first, since = made(), time.monotonic()
-        eventually(lambda: made() > first + SOME, what="more of them")
-        last, rate = made(), (made() - first) / (time.monotonic() - since)
-    eventually(lambda: running(up) == 0, what="a server that gave up what nobody waits for")
-    assert made() - last < rate
 
 
 # --- what its OpenAPI document allows, and what not -------------------------------------------------------------------
