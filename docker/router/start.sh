@@ -144,6 +144,4 @@ if [ "${1:-}" != -c ]; then prepare; fi
 ulimit -n "$(ulimit -H -n)"
 # Memory of bodies is used again, and not given back and fetched anew for each: that cost more than reading them.
 export MALLOC_TRIM_THRESHOLD_=67108864 MALLOC_MMAP_THRESHOLD_=33554432
-# Large pages for it where the kernel gives them to those who ask (madvise): the first touch of a body finds its memory.
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 exec /usr/sbin/nginx -e /dev/stderr -g 'daemon off;' "$@"

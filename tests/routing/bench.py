@@ -22,7 +22,7 @@ from tests.routing import bench_bars, bench_measure, bench_nginx, bench_rivals, 
 from tests.routing.bench_ask import trouble
 from tests.routing.bench_bodies import SIZES, chat, numbers
 from tests.routing.bench_containers import Machine, model
-from tests.routing.bench_measure import Cell, Contender, Results
+from tests.routing.bench_measure import PAIRS, Cell, Contender, Results
 from tests.routing.bench_wrk import CannotMeasureError
 
 IMAGE = "tandem/router:0.1.0"
@@ -143,7 +143,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[Results, dict[st
             say(f"round {number + 1} of {rounds}")
             bench_measure.one_round(results, number, cells, found, paths)
             barred = [cell for cell in cells if cell.size in bench_bars.BARS]
-            bench_measure.more_pairs(results, barred, *two, paths)
+            bench_measure.more_pairs(results, barred, *two, paths, 1 if options.quick else PAIRS)
             if not options.quick:
                 bench_measure.one_pace(results, number, cells, paced, paths)
             bench_measure.one_turn(results, paths, three)

@@ -19,7 +19,7 @@ IDLE = 5
 REST = 30
 # How often plain nginx and Tandem are measured side by side, beside once a round: what is asked of their ratio is less
 # than one second differs from the next.
-PAIRS = 3
+PAIRS = 5
 # What waits behind large bodies: a request every so many milliseconds on each connection, at the mean.
 PAUSE = 5
 # Of a body's size: requests a second that all but the hopeless can carry, a fifth of what the slowest of them does at
@@ -117,11 +117,11 @@ def one_round(
 
 
 def more_pairs(
-    results: Results, cells: Iterable[Cell], plain: Contender, tandem: Contender, bodies: dict[str, Path]
+    results: Results, cells: Iterable[Cell], plain: Contender, tandem: Contender, bodies: dict[str, Path], many: int
 ) -> None:
-    """Measure these cells with plain nginx and Tandem again, PAIRS times; another one begins each time."""
+    """Measure these cells with plain nginx and Tandem again, so many times; another one begins each time."""
     for cell in cells:
-        for number in range(PAIRS):
+        for number in range(many):
             seen = {each: one(cell, each, bodies[cell.body]) for each in rotated((plain, tandem), number)}
             results.pairs.setdefault(cell, []).append((seen[plain], seen[tandem]))
 
