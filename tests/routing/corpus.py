@@ -265,13 +265,16 @@ def lists() -> Iterator[bytes]:
     for numbers in (
         b"[]", b"[ ]", b"[1]", b"[1,2]", b"[[1,2],[3]]", b'[1,"]",2]', b"[1,[2,[3,{}]],4]", b"[true,null,-1e5,NaN]",
         b'[1,{"model":"beta"}]', b"[1,\n2 ,3]", b"[1 2]", b"[1,]", b"[,1]", b"[1,2", b"[1}", b'[1,"x]', b"[1]]",
-        b"[[1]", b"[" + b"1234," * 1_600_000 + b"5]", b"[" + b"[1,2,3]," * 200_000 + b"[]]", b"[" + b"1," * MEGABYTE,
-        b"[" + b"1," * 999 + b'"]"]',
+        b"[[1]", b"[" + b"[1,2,3]," * 20_000 + b"[]]", b"[" + b"1," * 100_000, b"[" + b"1," * 999 + b'"]"]',
     ):  # fmt: skip
         for other in (B, b'"m\\u006fdel":"beta"', b'"x":1'):
             yield b'{%b,"prompt":%b,%b}' % (A, numbers, other)
             yield b'{%b,"prompt":%b,%b,"y":0}' % (other, numbers, A)
         yield b'{"prompt":%b}' % numbers
+    # So many that Lua's tables for them, and PCRE's count of steps, show.
+    for many in (b"1234," * 1_600_000 + b"5", b"[]," * 1_300_000 + b"[]"):
+        yield b'{%b,"prompt":[%b],%b}' % (A, many, B)
+        yield b'{"prompt":[%b],%b,"y":[%b]}' % (many, A, many)
 
 
 def cases() -> Iterator[Case]:
