@@ -1,12 +1,11 @@
 """Turns pydantic's errors about models.toml into problems: a path, a fact, the valid values. Pure."""
 
 import re
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from orchestrator.problems import Path, Problem, show
+from orchestrator.problems import Path, Problem, show, suggest
 from orchestrator.profiles import Entry, File, Options
 
 _LIMITS = {
@@ -61,8 +60,7 @@ def _keys_at(path: Path) -> list[str]:
 
 def _suggest(word: str, valid: list[str]) -> str:
     spelt_as_ours = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word.replace("-", "_")).lower()
-    close = get_close_matches(spelt_as_ours, valid, n=1)
-    return f", did you mean {close[0]}?" if close else f"; valid keys: {', '.join(sorted(valid))}"
+    return suggest(spelt_as_ours, valid, f"; valid keys: {', '.join(sorted(valid))}")
 
 
 def _expected(path: Path) -> str:

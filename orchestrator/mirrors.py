@@ -1,11 +1,10 @@
 """env/mirrors.toml: the mirrors that `doctor network` may try, in their order. Pure: text in, addresses out."""
 
 import tomllib
-from difflib import get_close_matches
 
 from orchestrator.addresses import MIRRORS, fault_of_address
 from orchestrator.errors import ConfigError
-from orchestrator.problems import show
+from orchestrator.problems import show, suggest
 
 PATH = "env/mirrors.toml"
 
@@ -40,5 +39,4 @@ def load(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _unknown(name: str, valid: "list[str] | dict[str, str]") -> str:
-    close = get_close_matches(name, valid, n=1)
-    return f"unknown key, did you mean {close[0]}?" if close else f"unknown key; there are: {', '.join(valid)}"
+    return "unknown key" + suggest(name, valid, f"; there are: {', '.join(valid)}")

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -25,6 +27,12 @@ class Problem:
 def quoted(text: str) -> str:
     """Quote a text on one line, in a way that TOML, YAML and JSON read back as it is."""
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+def suggest(word: str, valid: Iterable[str], otherwise: str) -> str:
+    """Give what goes behind a fact about an unknown word: whether the nearest valid one was meant, or another text."""
+    close = get_close_matches(word, list(valid), n=1)
+    return f", did you mean {close[0]}?" if close else otherwise
 
 
 def _key(part: str | int) -> str:

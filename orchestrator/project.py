@@ -15,6 +15,7 @@ from orchestrator.doctor.derived import Setting
 from orchestrator.doctor.machine import Box
 from orchestrator.doctor.nccl import Result, Tried
 from orchestrator.errors import ConfigError, TandemError
+from orchestrator.problems import suggest
 from orchestrator.profiles import Profile
 from orchestrator.render.activator import PATH as MODELS
 from orchestrator.settings import Settings
@@ -49,8 +50,7 @@ class Project:
         known = {each: profile for profile in self.profiles.values() for each in (profile.name, *profile.reached_by)}
         if name in known:
             return known[name]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean {close[0]}?" if close else ";"
+        hint = suggest(name, known, ";")
         raise TandemError(f"{name}: no such profile{hint} models.toml has: {', '.join(self.profiles)}")
 
     def images(self, profile: Profile) -> dict[str, str]:

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from orchestrator import reach
 from orchestrator.addresses import MIRRORS, PROXIES, fault_of_address, here
 from orchestrator.doctor import derived
 from orchestrator.errors import ConfigError
+from orchestrator.problems import suggest
 from orchestrator.profiles import Profile
 from orchestrator.render.serve import OVERRIDABLE, variable
 from orchestrator.switch import tunables
@@ -193,12 +193,11 @@ def _doubt(line: str) -> str | None:
 def problems(settings: Settings, profiles: Iterable[Profile], versions: Versions) -> list[str]:
     """Say what is wrong with the settings, one line each; unknown TANDEM_ names included."""
     overrides = {variable(profile, key): (profile, key) for profile in profiles for key in OVERRIDABLE}
-    found = []
-    for name in settings.values:
-        if name.startswith("TANDEM_") and name not in KNOWN and name not in overrides:
-            close = get_close_matches(name, KNOWN, n=1)
-            hint = f", did you mean {close[0]}?" if close else f"; there are: {', '.join(KNOWN)}"
-            found.append(f"{name}: unknown setting{hint}")
+    found = [
+        f"{name}: unknown setting" + suggest(name, KNOWN, f"; there are: {', '.join(KNOWN)}")
+        for name in settings.values
+        if name.startswith("TANDEM_") and name not in KNOWN and name not in overrides
+    ]
     for name in PORTS:
         port = settings.get(name)
         if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:

@@ -67,6 +67,7 @@ local MESSAGES = {
   [408] = { "request_timeout", "The request took too long to arrive." },
   [412] = { "precondition_failed", "The router's own answers have no versions: leave out If-Match and If-Unmodified-Since." },
   [414] = { "uri_too_long", "The request's address is too long." },
+  [431] = { "headers_too_large", "The request's headers are too large: 16 KB a line, 64 KB and 200 lines in all." },
   [500] = { "router_error", "The router failed; 'python -m orchestrator logs router' shows why." },
   [501] = { "not_implemented", "The router does not know this method or transfer encoding." },
   [505] = { "http_version_not_supported", "The router speaks HTTP/1.0, HTTP/1.1 and HTTP/2." },
@@ -84,10 +85,6 @@ function M.error()
   end
   local known = MESSAGES[status] or { "bad_request", "The request is not valid HTTP." }
   return M.fail(SHOWN[status] or status, known[1], known[2])
-end
-
-function M.large()
-  return M.fail(431, "headers_too_large", "The request's headers are too large: 16 KB a line, 64 KB and 200 lines in all.")
 end
 
 return M

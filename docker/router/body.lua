@@ -19,6 +19,7 @@ local M = {}
 local SMALL = 64 * 1024
 -- In a larger one so many levels are looked into, each of which is read once more.
 local LEVELS = 4
+local TOO_DEEP = "It is nested too deep"
 
 local BLANK = [[[ \t\r\n]*+]]
 -- JSON's grammar without its numbers' and words' details, nor the commas between those. Nothing is tried twice but a list
@@ -88,17 +89,18 @@ local function wrong(bytes, length, deep)
   if not pcre.find(OBJECT, bytes, length, 0) then
     return "It should be an object: {\"model\": …}"
   end
-  local good, levels = 0, 0
-  while levels < LEVELS and not deep do
+  if deep then
+    return TOO_DEEP
+  end
+  local good = 0
+  for _ = 1, LEVELS do
     local found, stop = pcre.find(GOOD, bytes, length, good)
-    if not found then
-      deep = stop
+    if not found and stop then
+      return TOO_DEEP
+    elseif not found then
       break
     end
-    good, levels = stop, levels + 1
-  end
-  if deep then
-    return "It is nested too deep"
+    good = stop
   end
   return "What begins at character " .. good + 1 .. " is no JSON"
 end

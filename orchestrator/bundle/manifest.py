@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import TandemError
+from orchestrator.problems import suggest
 
 # 1 had no sha256 of the manifest itself; the weights of 2 came without the hashes of a pull.
 FORMAT = 3
@@ -197,9 +197,8 @@ def _fault(detail: Any) -> str:
     path = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         valid = sorted(_fields(detail["loc"]))
-        close = get_close_matches(str(detail["loc"][-1]), valid, n=1)
-        hint = f", did you mean {close[0]}?" if close else f"; valid keys: {', '.join(valid)}"
-        return f"{path}: unknown key{hint}"
+        word = str(detail["loc"][-1])
+        return f"{path}: unknown key" + suggest(word, valid, f"; valid keys: {', '.join(valid)}")
     if detail["type"] == "missing":
         return f"{path}: is missing"
     return f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {json.dumps(detail['input'])[:60]}"

@@ -50,6 +50,11 @@ def send(port: int, method: str, path: str, body: bytes | None = None, **headers
         return Answer(got.status, got.headers, got.read())
 
 
+def code(answer: tuple[int, Any]) -> tuple[int, str]:
+    """The status and the error's code, of what Routing's ask and send give."""
+    return answer[0], answer[1]["error"]["code"]
+
+
 class Standin:
     """One of the stand-ins, by its control port."""
 

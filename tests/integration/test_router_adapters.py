@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.checkout import PATIENCE, Checkout, eventually
-from tests.integration.around_router import PATH, Routing, Standin, around, send
+from tests.integration.around_router import PATH, Routing, Standin, around, code, send
 
 pytestmark = pytest.mark.docker
 
@@ -69,10 +69,6 @@ class Adapting(Routing):
 def adapter(name: str, **more: Any) -> dict[str, Any]:
     """As vLLM lists one."""
     return {"id": name, "object": "model", "root": f"/{name}", "parent": "two", "max_model_len": None} | more
-
-
-def code(answer: tuple[int, Any]) -> tuple[int, str]:
-    return answer[0], answer[1]["error"]["code"]
 
 
 @pytest.fixture(scope="module")

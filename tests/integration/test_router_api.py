@@ -9,12 +9,11 @@ import json
 import socket
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.checkout import PATIENCE, eventually
-from tests.integration.around_router import PATH, Routing
+from tests.integration.around_router import PATH, Routing, code
 from tests.integration.test_router_switching import all_of_it  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.docker
@@ -34,10 +33,6 @@ def routing(all_of_it: Routing) -> Iterator[Routing]:  # noqa: F811 (pytest's wa
 def form(*fields: tuple[str, str]) -> bytes:
     parts = [f'--mark\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields]
     return ("".join(parts) + "--mark--\r\n").encode()
-
-
-def code(answer: tuple[int, Any]) -> tuple[int, str]:
-    return answer[0], answer[1]["error"]["code"]
 
 
 @pytest.mark.parametrize(
